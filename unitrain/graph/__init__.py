@@ -1,0 +1,1 @@
+"""Resolving a model into a graph of concrete shapes, and rewriting graphs."""

@@ -1,0 +1,1 @@
+"""What a model and a recipe are: pydantic only, no arrays."""

@@ -1,0 +1,140 @@
+"""What every layer specification has: fields, a shape rule, a table of parameters, a cost.
+
+Shapes leave out the batch: an image is ``(height, width, channel)``, a sequence ``(length, channel)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt
+
+from unitrain.spec.base import Spec
+from unitrain.spec.initializers import Initializer, Ones, Zeros
+
+Shape = tuple[int, ...]
+ValueType = Literal["float", "integer"]
+
+NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+
+
+class ShapeError(Exception):
+    """Input shapes do not fit a layer; the resolver adds the layer's name and place."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One array that a layer owns, in canonical layout.
+
+    Parameters
+    ----------
+    shape
+        Canonical shape: ``(in, out)`` for dense, ``(height, width, in, out)`` for convolution kernels.
+    initializer
+        How it starts.
+    fans
+        Fan in and fan out, for initialisers that scale by them.
+    trainable
+        False for running statistics.
+    decay
+        Whether weight decay applies by default: to kernels and tables, not to biases and norms.
+    """
+
+    shape: Shape
+    initializer: Initializer
+    fans: tuple[int, int] = (1, 1)
+    trainable: bool = True
+    decay: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+def kernel_parameter(shape: Shape, initializer: Initializer, fans: tuple[int, int]) -> Parameter:
+    """A trainable parameter that decays."""
+    return Parameter(shape, initializer, fans, decay=True)
+
+
+def bias_parameter(size: int, initializer: Initializer | None = None) -> Parameter:
+    """A trainable vector that does not decay; zeros by default."""
+    return Parameter((size,), initializer or Zeros(), (size, size))
+
+
+def scale_parameter(size: int, initializer: Initializer | None = None) -> Parameter:
+    """A trainable vector that does not decay; ones by default."""
+    return Parameter((size,), initializer or Ones(), (size, size))
+
+
+def _as_names(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _as_pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+InputNames = Annotated[tuple[str, ...], BeforeValidator(_as_names, json_schema_input_type=str | list[str])]
+# One number for both axes, or [vertical, horizontal].
+Pair = Annotated[
+    tuple[PositiveInt, PositiveInt],
+    BeforeValidator(_as_pair, json_schema_input_type=PositiveInt | list[PositiveInt]),
+]
+
+
+class LayerSpec(Spec):
+    """One layer: what it is called, what it reads, and what it does.
+
+    Parameters
+    ----------
+    type
+        Which layer this is.
+    name
+        Its name in the model, part of its parameters' canonical names; by default the type and a number.
+    inputs
+        Names of earlier layers or of model inputs; by default the layer before.
+    """
+
+    # How many inputs the layer takes: (least, most); most None means any number.
+    arity: ClassVar[tuple[int, int | None]] = (1, 1)
+    # The kind of value it reads; "any" passes the kind of its inputs on.
+    accepts: ClassVar[Literal["float", "integer", "any"]] = "float"
+
+    type: str
+    name: Name | None = None
+    inputs: InputNames | None = None
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Return the shape of the output, batch left out.
+
+        Raises
+        ------
+        ShapeError
+            The input shapes do not fit.
+        """
+        raise NotImplementedError
+
+    def parameters(self, *inputs: Shape) -> dict[str, Parameter]:
+        """Return the layer's parameters by local name, such as ``kernel`` and ``bias``."""
+        return {}
+
+    def macs(self, *inputs: Shape) -> int:
+        """Count the multiply-accumulates of matrix and convolution arithmetic for one sample."""
+        return 0
+
+
+def require_rank(shape: Shape, rank: int, meaning: str) -> None:
+    """Raise `ShapeError` unless ``shape`` has ``rank`` axes (batch left out)."""
+    if len(shape) != rank:
+        raise ShapeError(f"needs an input of {rank} axes, {meaning}, and got {show_shape(shape)}")
+
+
+def show_shape(shape: Shape) -> str:
+    """Write a shape with its symbolic batch axis: ``[batch, 8, 8, 1]``."""
+    return "[" + ", ".join(["batch", *map(str, shape)]) + "]"

@@ -1,0 +1,1 @@
+"""Canonical weights: names and layouts, initial values, random streams, files."""
