@@ -1,0 +1,295 @@
+"""What a backend is to the rest of unitrain: the contract that every column of the house fills.
+
+A backend compiles a `Graph` into a `Program`. The trainer hands the program a `Plan` of many steps over data
+that already lies on its device and reads back `Statistics`; it never sees a framework's tensor.
+Everything that crosses this border is NumPy, in canonical names and layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.graph.graph import Graph
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+# A tensor of whichever framework the namespace belongs to.
+Tensor = Any
+
+Precision = Literal["float32", "float64"]
+
+
+class ArrayNamespace(Protocol):
+    """The few array functions in which losses, metrics and optimizers are written, once for all frameworks.
+
+    Arguments and results are NumPy's; ``axis`` may be an integer, a tuple or None. Tensors also support
+    ``+ - * / ** @ == != < <= > >= & | ~`` and ``x[...]`` with slices, integers and ``None``.
+    """
+
+    def asarray(self, value: Any, like: Tensor) -> Tensor:
+        """Turn a number or NumPy array into a tensor of the dtype and device of ``like``."""
+        ...
+
+    def cast(self, x: Tensor, like: Tensor) -> Tensor:
+        """Convert a tensor (integer or boolean too) to the dtype of ``like``."""
+        ...
+
+    def abs(self, x: Tensor) -> Tensor: ...
+    def exp(self, x: Tensor) -> Tensor: ...
+    def log(self, x: Tensor) -> Tensor: ...
+    def log1p(self, x: Tensor) -> Tensor: ...
+    def sqrt(self, x: Tensor) -> Tensor: ...
+    def square(self, x: Tensor) -> Tensor: ...
+    def sign(self, x: Tensor) -> Tensor: ...
+    def tanh(self, x: Tensor) -> Tensor: ...
+    def minimum(self, x: Tensor, y: Tensor | float) -> Tensor: ...
+    def maximum(self, x: Tensor, y: Tensor | float) -> Tensor: ...
+    def clip(self, x: Tensor, low: float, high: float) -> Tensor: ...
+    def where(self, condition: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor: ...
+    def zeros_like(self, x: Tensor) -> Tensor: ...
+    def ones_like(self, x: Tensor) -> Tensor: ...
+    def isfinite(self, x: Tensor) -> Tensor: ...
+    def sum(self, x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor: ...
+    def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor: ...
+    def argmax(self, x: Tensor, axis: int) -> Tensor:
+        """Index of the largest value, the first of equals; an integer tensor."""
+        ...
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor: ...
+    def one_hot(self, index: Tensor, classes: int, like: Tensor) -> Tensor:
+        """``[..., classes]`` of zeros and a one, in the dtype of ``like``; an index outside gives zeros."""
+        ...
+
+    def take_last(self, x: Tensor, index: Tensor) -> Tensor:
+        """``x[..., index]`` element by element: ``[..., classes]`` and ``[...]`` give ``[...]``."""
+        ...
+
+    def take(self, x: Tensor, index: Tensor) -> Tensor:
+        """``x[index]`` along the first axis, for an integer tensor ``index`` of any shape."""
+        ...
+
+
+class LossFunction(Protocol):
+    """A loss for one output: mean = numerator / denominator, and 0 when the denominator is 0."""
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return numerator and denominator, two scalars, of the weighted mean over the batch."""
+        ...
+
+    def gradient(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Return the hand-derived gradient of the **numerator** by ``prediction``, in its shape."""
+        ...
+
+
+class MetricFunction(Protocol):
+    """A metric that is a ratio of two sums and can so be accumulated on the device, step by step."""
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return numerator and denominator, two scalars, for this batch."""
+        ...
+
+
+class Updater(Protocol):
+    """Turns gradients into new weights: clipping, decay, the optimizer's rule and the moving average."""
+
+    slots: tuple[str, ...]
+    """Names of the state kept beside each trainable parameter, each zeros of its shape at the start;
+    ``ema`` alone starts as a copy of the parameter."""
+
+    def update(
+        self,
+        xp: ArrayNamespace,
+        parameters: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        slots: Mapping[str, Mapping[str, Tensor]],
+        coefficients: Sequence[Tensor | float],
+    ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+        """Return new parameters and slots (``slots[slot][parameter]``); nothing is changed in place.
+
+        ``coefficients`` are the step's scalars, one row of `Plan.coefficients`, in the dtype of the weights.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingRule:
+    """What one training step computes, beside the graph.
+
+    Parameters
+    ----------
+    losses
+        A loss and its factor for each graph output that is trained; the total is the factor-weighted sum.
+    metrics
+        ``(label, output, metric)``: accumulated on the device at every step.
+    updater
+        Gradients to new weights.
+    """
+
+    losses: Mapping[str, tuple[float, LossFunction]]
+    metrics: Sequence[tuple[str, str, MetricFunction]]
+    updater: Updater
+
+
+@dataclass(frozen=True)
+class Batchable:
+    """A data set in memory: every array has the samples on its first axis.
+
+    ``inputs`` and ``targets`` are keyed by the graph's input and output names; ``weight`` is one number a
+    sample, or None. Integer arrays are int32 (or uint8 for raw images, cast to the working precision
+    by the program when it gathers a batch); others are float32 or float64.
+    """
+
+    inputs: Arrays
+    targets: Arrays
+    weight: npt.NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A block of training steps, decided beforehand by the trainer.
+
+    Parameters
+    ----------
+    indices
+        Samples of each step, int32 ``[steps, batch]``. A batch is never padded: a short last batch is a
+        block of its own, so that batch statistics stay exact.
+    coefficients
+        The optimizer's scalars for each step, float64 ``[steps, coefficients]``.
+    scale
+        Factor of each step's gradient, float64 ``[steps]``: 1 / (steps accumulated).
+    apply
+        Whether the accumulated gradient is applied after the step, bool ``[steps]``.
+    first_step
+        Number of the first step since the start of training: keys the dropout masks.
+    """
+
+    indices: npt.NDArray[np.int32]
+    coefficients: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+    apply: npt.NDArray[np.bool_]
+    first_step: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a block gives back, read from the device once.
+
+    Parameters
+    ----------
+    losses
+        Total loss of each step done, float64 ``[completed]``. When a step's loss is not finite it is the last
+        entry, that step was not applied, and the block ended there.
+    metric_terms
+        ``{label: (numerator, denominator)}``, summed over the steps done.
+    """
+
+    losses: npt.NDArray[np.float64]
+    metric_terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a program is to run.
+
+    Parameters
+    ----------
+    device
+        A device name that `Backend.resolve_device` returned.
+    precision
+        Working dtype of weights, activations and gradients.
+    seed
+        Keys the dropout masks in deterministic mode, seeds the framework's own generator otherwise.
+    deterministic
+        Dropout masks from the project's generator, the same on every backend.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    seed: int = 0
+    deterministic: bool = True
+
+
+class Program(Protocol):
+    """A graph compiled for one device; holds weights and optimizer slots there."""
+
+    graph: Graph
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy out all parameters, running statistics included, canonical names and layouts."""
+        ...
+
+    def load_weights(self, weights: Arrays) -> None:
+        """Take over all parameters (canonical). The slots keep their values."""
+        ...
+
+    def slots(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """Copy out the optimizer state: ``{slot: {parameter: array}}``, canonical layouts."""
+        ...
+
+    def load_slots(self, slots: Mapping[str, Arrays]) -> None:
+        """Take over the optimizer state (canonical)."""
+        ...
+
+    def place(self, data: Batchable) -> Any:
+        """Copy a data set to the device once; the result is for `run_steps`."""
+        ...
+
+    def run_steps(self, placed: Any, plan: Plan) -> Statistics:
+        """Train for the planned steps. One host synchronisation, at the end."""
+        ...
+
+    def predict(self, inputs: Arrays, batch_size: int = 256) -> dict[str, npt.NDArray[Any]]:
+        """Run inference in chunks of ``batch_size``; outputs keyed by graph output name."""
+        ...
+
+    def activations(
+        self, inputs: Arrays, *, training: bool = False, step: int = 0
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the output of every node for one batch, in the spec's layout. Changes no state."""
+        ...
+
+    def differentiate(
+        self, inputs: Arrays, output_gradients: Arrays, *, training: bool = True, step: int = 0
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+        """Return outputs, gradients by float inputs, and gradients by trainable parameters. Changes no state."""
+        ...
+
+
+class Backend(Protocol):
+    """One framework. Each ``backends/<name>/__init__.py`` offers an object ``BACKEND`` that has this shape."""
+
+    name: str
+
+    def devices(self) -> list[str]:
+        """List the devices this framework can use here, such as ``["cpu", "cuda:0"]``."""
+        ...
+
+    def layer_types(self) -> frozenset[str]:
+        """List the layer types that this backend implements (the registry's filled cells)."""
+        ...
+
+    def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:
+        """Build the framework's own model object (``keras.Model``, ``torch.nn.Module``, `NumpyModel`)."""
+        ...
+
+    def compile(
+        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
+    ) -> Program:
+        """Compile a program; without a ``rule`` it serves inference and differentiation only."""
+        ...
