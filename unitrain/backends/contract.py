@@ -251,7 +251,10 @@ class Program(Protocol):
         ...
 
     def run_steps(self, placed: Any, plan: Plan) -> Statistics:
-        """Train for the planned steps. One host synchronisation, at the end."""
+        """Train for the planned steps. One host synchronisation, at the end.
+
+        A gradient that is accumulated and not yet applied when the block ends is kept for the next block.
+        """
         ...
 
     def predict(self, inputs: Arrays, batch_size: int = 256) -> dict[str, npt.NDArray[Any]]:

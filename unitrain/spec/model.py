@@ -97,12 +97,14 @@ def _template_or_input(value: Any, handler: Any) -> Any:
 
 
 if TYPE_CHECKING:
-    AnyLayer = LayerSpec
+    Layer = LayerSpec | Template
+    Input = InputSpec | Template
 else:
-    AnyLayer = Annotated[reduce(or_, STEPS), Field(discriminator="type")]
-
-Layer = Annotated[AnyLayer | Template, WrapValidator(_template_or_layer)]
-Input = Annotated[InputSpec | Template, WrapValidator(_template_or_input)]
+    # The wrap validators let templates past; what they hand on is validated as a layer or input.
+    Layer = Annotated[
+        Annotated[reduce(or_, STEPS), Field(discriminator="type")], WrapValidator(_template_or_layer)
+    ]
+    Input = Annotated[InputSpec, WrapValidator(_template_or_input)]
 
 
 def layer_from_plain(fields: Mapping[str, Any]) -> LayerSpec:

@@ -1,0 +1,22 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
+from unitrain.spec.layers.dropout import Dropout
+from unitrain.weights.random import keep_mask, mask_key
+
+
+@implements(Dropout)
+def dropout(layer: Dropout, context: Context, parameters: Parameters, x: Array) -> Result:
+    """``y = m x``, m = 1 / (1 - rate) where kept, else 0: dx = m dy. The identity in inference."""
+    if not context.training:
+        return x, lambda dy: ((dy,), {})
+    key = mask_key(context.seed, "dropout", context.node.name)
+    kept = keep_mask(key, context.step, x.size, layer.rate).reshape(x.shape)
+    mask = kept.astype(x.dtype) * (1.0 / (1.0 - layer.rate))
+
+    def backward(dy: Array) -> Gradients:
+        return (dy * mask,), {}
+
+    return x * mask, backward

@@ -1,0 +1,191 @@
+"""Training and inference of a graph in NumPy: the reference for what every other program computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.numpy.execution import Mode, Pass, backward, forward, zeros_where_missing
+from unitrain.backends.numpy.memory import keep_freed_memory
+from unitrain.backends.numpy.model import NumpyModel
+from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.backends.numpy.registry import Array
+from unitrain.graph.graph import Graph
+
+
+class NumpyProgram:
+    """`contract.Program` in NumPy.
+
+    Parameters
+    ----------
+    graph, weights, settings, rule
+        As for `contract.Backend.compile`.
+    """
+
+    def __init__(
+        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
+    ) -> None:
+        self.graph = graph
+        self.rule = rule
+        self.model = NumpyModel(graph, weights, settings)
+        if rule is not None:
+            keep_freed_memory()
+        self._xp = NumpyNamespace()
+        self._accumulated: dict[str, Array] = {}
+        self._slots: dict[str, dict[str, Array]] = {}
+        for slot in rule.updater.slots if rule else ():
+            self._slots[slot] = {
+                name: self.model.weights[name].copy()
+                if slot == "ema"
+                else np.zeros_like(self.model.weights[name])
+                for name in graph.trainable
+            }
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy out all parameters, running statistics included."""
+        return {name: array.copy() for name, array in self.model.weights.items()}
+
+    def load_weights(self, weights: Arrays) -> None:
+        """Take over all parameters; gradients accumulated so far belong to the old ones and are dropped."""
+        self.model.load_weights(weights)
+        self._accumulated = {}
+
+    def slots(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """Copy out the optimizer state."""
+        return {
+            slot: {name: array.copy() for name, array in arrays.items()}
+            for slot, arrays in self._slots.items()
+        }
+
+    def load_slots(self, slots: Mapping[str, Arrays]) -> None:
+        """Take over the optimizer state."""
+        self._slots = {
+            slot: {name: np.array(slots[slot][name], dtype=self.model.dtype) for name in arrays}
+            for slot, arrays in self._slots.items()
+        }
+
+    def place(self, data: Batchable) -> Batchable:
+        """Bring floats into the working precision; integers stay as they are until a batch is gathered."""
+
+        def placed(array: npt.NDArray[Any]) -> Array:
+            return array.astype(self.model.dtype, copy=False) if array.dtype.kind == "f" else array
+
+        return Batchable(
+            {name: placed(array) for name, array in data.inputs.items()},
+            {name: placed(array) for name, array in data.targets.items()},
+            None if data.weight is None else data.weight.astype(self.model.dtype),
+        )
+
+    @np.errstate(all="ignore")  # what is not finite is found in the loss, not in warnings
+    def run_steps(self, placed: Batchable, plan: Plan) -> Statistics:
+        """Train for the planned steps, up to the first whose loss is not finite; that one is not applied."""
+        rule = self._training_rule()
+        losses: list[float] = []
+        sums = {label: (0.0, 0.0) for label, _, _ in rule.metrics}
+        for step, rows in enumerate(plan.indices):
+            batch = _gather(placed, rows)
+            done = forward(
+                self.graph,
+                self.model.weights,
+                self.model.prepare(batch.inputs),
+                Mode(True, self.model.seed, plan.first_step + step),
+                differentiate=True,
+            )
+            loss, seeds = self._loss(done, batch, float(plan.scale[step]))
+            losses.append(loss)
+            if not np.isfinite(loss):
+                break
+            outputs = done.outputs()
+            for label, output, metric in rule.metrics:
+                terms = metric.terms(self._xp, outputs[output], batch.targets[output], batch.weight)
+                sums[label] = (sums[label][0] + float(terms[0]), sums[label][1] + float(terms[1]))
+            self._accumulate(backward(done, seeds)[1])
+            self.model.weights.update(done.updates)
+            if plan.apply[step]:
+                self._apply(plan.coefficients[step])
+        return Statistics(np.array(losses, dtype=np.float64), sums)
+
+    def _training_rule(self) -> TrainingRule:
+        if self.rule is None:
+            raise ValueError("the program was compiled without a training rule")
+        return self.rule
+
+    def _loss(self, done: Pass, batch: Batchable, scale: float) -> tuple[float, dict[str, Array]]:
+        """Return the total loss and the gradients of ``scale`` times it by the outputs.
+
+        The total is sum(factor * numerator / denominator), a term being 0 where its denominator is.
+        """
+        total = 0.0
+        seeds = {}
+        outputs = done.outputs()
+        for output, (factor, loss) in self._training_rule().losses.items():
+            arguments = (self._xp, outputs[output], batch.targets[output], batch.weight)
+            numerator, denominator = map(float, loss.terms(*arguments))
+            if denominator == 0.0:
+                continue
+            total += factor * numerator / denominator
+            seeds[output] = loss.gradient(*arguments) * (factor * scale / denominator)
+        return total, seeds
+
+    def _accumulate(self, gradients: Mapping[str, Array]) -> None:
+        complete = zeros_where_missing(gradients, self.model.weights, self.graph.trainable)
+        for name, gradient in complete.items():
+            known = self._accumulated.get(name)
+            self._accumulated[name] = gradient if known is None else known + gradient
+
+    def _apply(self, coefficients: npt.NDArray[np.float64]) -> None:
+        parameters = {name: self.model.weights[name] for name in self.graph.trainable}
+        parameters, self._slots = self._training_rule().updater.update(
+            self._xp,
+            parameters,
+            self._accumulated,
+            self._slots,
+            list(coefficients.astype(self.model.dtype)),
+        )
+        self.model.weights.update(parameters)
+        self._accumulated = {}
+
+    def predict(self, inputs: Arrays, batch_size: int = 256) -> dict[str, npt.NDArray[Any]]:
+        """Run inference in chunks of ``batch_size`` samples: outputs by name."""
+        samples = len(next(iter(inputs.values()), ()))
+        if samples == 0:
+            return {
+                output: np.empty((0, *self.graph.shape(name)), self.model.dtype)
+                for output, name in self.graph.outputs.items()
+            }
+        chunks = []
+        for start in range(0, samples, batch_size):
+            chunk = {name: array[start : start + batch_size] for name, array in inputs.items()}
+            chunks.append(self.model.run(chunk, Mode()).outputs())
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in self.graph.outputs}
+
+    def activations(
+        self, inputs: Arrays, *, training: bool = False, step: int = 0
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the output of every node for one batch."""
+        values = self.model.run(inputs, Mode(training, self.model.seed, step), keep=True).values
+        return {node.name: values[node.name] for node in self.graph.nodes}
+
+    def differentiate(
+        self, inputs: Arrays, output_gradients: Arrays, *, training: bool = True, step: int = 0
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+        """Return outputs, gradients by float inputs, and gradients by trainable parameters."""
+        outputs = self.model.forward(inputs, training, step)
+        return (outputs, *self.model.backward(output_gradients))
+
+
+def _gather(data: Batchable, rows: npt.NDArray[np.int32]) -> Batchable:
+    """Take the rows of one batch; integer targets become int32, inputs are brought into their kind later."""
+    return Batchable(
+        {name: array[rows] for name, array in data.inputs.items()},
+        {name: _as_target(array[rows]) for name, array in data.targets.items()},
+        None if data.weight is None else data.weight[rows],
+    )
+
+
+def _as_target(array: npt.NDArray[Any]) -> Array:
+    return array if array.dtype.kind == "f" else array.astype(np.int32, copy=False)

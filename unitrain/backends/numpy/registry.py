@@ -1,0 +1,89 @@
+"""The table of layer implementations, and what each is told beside its inputs.
+
+A layer is one function ``forward(layer, context, parameters, *inputs) -> (output, backward)``. What the
+backward pass needs stands in the closure ``backward(dy) -> (input gradients, parameter gradients)``. Arrays
+have the batch first; parameters go by their local names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from unitrain.graph.graph import Node
+from unitrain.spec.layers.base import LayerSpec
+
+Array = npt.NDArray[Any]
+Parameters = Mapping[str, Array]
+# Gradients by the inputs, None where nobody wants one; and by the parameters, by local name.
+Gradients = tuple[tuple[Array | None, ...], dict[str, Array]]
+# A backward may keep and return ``dy``, but never writes into it: others may hold it too.
+Backward = Callable[[Array], Gradients]
+Result = tuple[Array, Backward]
+Forward = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a layer may know of the run it is part of.
+
+    Parameters
+    ----------
+    node
+        The node that is computed.
+    training
+        Whether dropout drops and batch norm uses the batch's statistics.
+    seed, step
+        Key the dropout masks.
+    wanted
+        For each input, whether somebody will read its gradient.
+    updates
+        Canonical name to new value, for parameters that change by the forward pass.
+    """
+
+    node: Node
+    training: bool
+    seed: int
+    step: int
+    wanted: tuple[bool, ...]
+    updates: dict[str, Array]
+
+    def update(self, local: str, value: Array) -> None:
+        """Give a running statistic its new value; it is taken over when the step is."""
+        self.updates[self.node.parameters[local]] = value
+
+
+IMPLEMENTATIONS: dict[type[LayerSpec], Forward] = {}
+"""Layer specification to its forward function, filled by `implements`."""
+
+_Forward = TypeVar("_Forward", bound=Forward)
+
+
+def implements(*layers: type[LayerSpec]) -> Callable[[_Forward], _Forward]:
+    """Register the decorated forward function for one or more layer specifications."""
+
+    def register(forward: _Forward) -> _Forward:
+        for layer in layers:
+            IMPLEMENTATIONS[layer] = forward
+        return forward
+
+    return register
+
+
+def sum_leading(x: Array, kept: int) -> Array:
+    """Sum over all but the last ``kept`` axes, one axis at a time.
+
+    One at a time is both faster than all at once and more accurate: rounding errors grow with the sum of the
+    extents, not with their product.
+    """
+    while x.ndim > kept:
+        x = x.sum(axis=0)
+    return x
+
+
+def sum_to_channel(x: Array) -> Array:
+    """Sum over all axes but the last: ``[..., channel]`` to ``[channel]``."""
+    return sum_leading(x, 1)

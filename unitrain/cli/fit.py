@@ -1,0 +1,78 @@
+"""`unitrain fit`: train a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from unitrain.spec.errors import InputError
+
+
+def fit(
+    recipe: Annotated[Optional[Path], typer.Argument(help="The recipe to train.", show_default=False)] = None,
+    resume: Annotated[
+        Optional[Path], typer.Option(help="Go on with this run folder from its last checkpoint.")
+    ] = None,
+    backend: Annotated[Optional[str], typer.Option(help="numpy, keras or torch; instead of the recipe's.")] = None,
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Short for --set training.epochs=N.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Short for --set training.batch_size=N.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Short for --set seed=N.")] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: optimizer.lr=0.01, model.classes=7."),
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The run folder to make; by default one in runs/.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, read the data, take one step, keep nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the run folder only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Train a recipe and leave a run folder.
+
+    Examples:
+
+      unitrain fit recipes/digits-cnn.yaml
+
+      unitrain fit recipes/digits-cnn.yaml --backend torch --device cuda --set optimizer.lr=0.003
+
+      unitrain fit --resume runs/digits-cnn-numpy-20260101-120000
+    """
+    if (recipe is None) == (resume is None):
+        raise InputError(
+            "name a recipe to train, or a run to go on with: one of the two",
+            allowed="unitrain fit RECIPE, or unitrain fit --resume RUN",
+        )
+    overrides = list(set_ or [])
+    for name, value in (("training.epochs", epochs), ("training.batch_size", batch_size), ("seed", seed)):
+        if value is not None:
+            overrides.append(f"{name}={value}")
+
+    from unitrain.cli.progress import make_display
+    from unitrain.train import fit as runs
+
+    display = make_display(quiet, as_json)
+    if resume is not None:
+        result = runs.resume(resume, backend=backend, device=device, overrides=overrides, observers=[display])
+    elif dry_run:
+        assert recipe is not None
+        for line in runs.rehearse(recipe, backend=backend, device=device, overrides=overrides):
+            typer.echo(line)
+        return
+    else:
+        assert recipe is not None
+        result = runs.fit(
+            recipe, backend=backend, device=device, out=out, overrides=overrides, observers=[display]
+        )
+    if as_json:
+        return
+    typer.echo(result.folder.path if quiet else runs.where_things_lie(result))
+    if result.end.reason == "not finite":
+        raise typer.Exit(1)
+    if result.end.reason == "interrupted":
+        raise typer.Exit(130)

@@ -1,0 +1,179 @@
+"""How a run shows itself: a live bar on a terminal, plain lines elsewhere, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd, RunStart
+
+
+def make_display(quiet: bool, as_json: bool, stream: TextIO | None = None) -> Observer:
+    """Choose the display: ``--json``, ``--quiet``, a live bar on a terminal, else plain lines."""
+    output = stream or sys.stdout
+    if as_json:
+        return JsonLines(output)
+    if quiet:
+        return Observer()
+    if output.isatty():
+        return LiveBar(Console(file=output, highlight=False))
+    return PlainLines(output)
+
+
+def show_values(values: Mapping[str, Any]) -> str:
+    """Write ``loss 0.1234  accuracy 0.9876``; tables such as a confusion matrix are left out."""
+    shown = []
+    for label, value in values.items():
+        if isinstance(value, (int, float)):
+            shown.append(f"{label} {value:.4g}" if abs(value) >= 100 else f"{label} {value:.4f}")
+    return "  ".join(shown)
+
+
+def show_start(event: RunStart) -> str:
+    """Describe the run in one line."""
+    validation = f", {event.validation_samples:,} for validation" if event.validation_samples else ""
+    return (
+        f"{event.name}: {event.parameters:,} parameters on {event.backend} ({event.device}), "
+        f"{event.training_samples:,} samples for training{validation}"
+    )
+
+
+def show_epoch(event: EpochDone, epochs: int) -> str:
+    """Describe an epoch in one line."""
+    width = len(str(epochs))
+    parts = [f"epoch {event.epoch:>{width}}/{epochs}", f"training: {show_values(event.training)}"]
+    if event.validation:
+        parts.append(f"validation: {show_values(event.validation)}" + (" *" if event.best else ""))
+    parts.append(f"lr {event.learning_rate:.3g}")
+    parts.append(f"{_rate(event.samples_per_second)} samples/s")
+    return "  |  ".join(parts)
+
+
+def show_end(event: RunEnd) -> str:
+    """Describe how the run ended."""
+    lines = [f"{event.message} ({_duration(event.seconds)}, {event.updates:,} updates)"]
+    if event.best_epoch is not None:
+        lines.append(f"kept the weights of epoch {event.best_epoch} (*)")
+    if event.test:
+        lines.append(f"test: {show_values(event.test)}")
+    return "\n".join(lines)
+
+
+class PlainLines(Observer):
+    """One line an epoch: for files, pipes and logs."""
+
+    def __init__(self, output: TextIO) -> None:
+        self.output = output
+        self.epochs = 0
+
+    def on_start(self, event: RunStart) -> None:
+        """Print the run."""
+        self.epochs = event.epochs
+        self._print(show_start(event))
+
+    def on_epoch(self, event: EpochDone) -> None:
+        """Print the epoch."""
+        self._print(show_epoch(event, self.epochs))
+
+    def on_end(self, event: RunEnd) -> None:
+        """Print the end."""
+        self._print(show_end(event))
+
+    def _print(self, text: str) -> None:
+        print(text, file=self.output, flush=True)
+
+
+class JsonLines(Observer):
+    """One JSON object a line: ``start``, each ``epoch``, ``end``."""
+
+    def __init__(self, output: TextIO) -> None:
+        self.output = output
+
+    def on_start(self, event: RunStart) -> None:
+        """Write the run."""
+        self._write("start", event)
+
+    def on_epoch(self, event: EpochDone) -> None:
+        """Write the epoch."""
+        self._write("epoch", event)
+
+    def on_end(self, event: RunEnd) -> None:
+        """Write the end."""
+        self._write("end", event)
+
+    def _write(self, kind: str, event: Any) -> None:
+        line = json.dumps({"event": kind, **asdict(event)}, default=str)
+        print(line.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null"),
+              file=self.output, flush=True)
+
+
+class LiveBar(Observer):
+    """A bar an epoch with loss, metrics, learning rate, speed and time left; finished epochs stay as lines."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.epochs = 0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            refresh_per_second=8,
+        )
+        self.task: TaskID | None = None
+        self.batches = 0
+
+    def on_start(self, event: RunStart) -> None:
+        """Print the run and show the bar; its length is the whole run, so that time left is the run's."""
+        self.epochs, self.batches = event.epochs, event.batches_per_epoch
+        self.console.print(show_start(event), markup=False)
+        self.bar.start()
+        self.task = self.bar.add_task(
+            "starting", total=self.epochs * self.batches, completed=event.first_epoch * self.batches, values=""
+        )
+
+    def on_block(self, event: BlockDone) -> None:
+        """Move the bar."""
+        if self.task is None:
+            return
+        values = (
+            f"{show_values(event.values)}  lr {event.learning_rate:.3g}  {_rate(event.samples_per_second)}/s"
+        )
+        self.bar.update(
+            self.task,
+            completed=(event.epoch - 1) * self.batches + event.batch,
+            description=f"epoch {event.epoch}/{self.epochs}",
+            values=values,
+        )
+
+    def on_epoch(self, event: EpochDone) -> None:
+        """Print the finished epoch above the bar."""
+        self.bar.console.print(show_epoch(event, self.epochs), markup=False, soft_wrap=True)
+
+    def on_end(self, event: RunEnd) -> None:
+        """Take the bar away and print the end."""
+        self.bar.stop()
+        self.console.print(show_end(event), markup=False, soft_wrap=True)
+
+
+def _rate(samples: float) -> str:
+    if not math.isfinite(samples) or samples <= 0:
+        return "-"
+    return f"{samples / 1000:.1f}k" if samples >= 10_000 else f"{samples:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

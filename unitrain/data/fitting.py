@@ -1,0 +1,181 @@
+"""Fitting an encoder to one feature of the training part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from unitrain.data.encoders import (
+    CategoryEncoder,
+    Encoder,
+    IntegerEncoder,
+    NumericEncoder,
+    PixelEncoder,
+    as_columns,
+    fill_missing,
+    list_words,
+)
+from unitrain.data.raw import Array, Raw, missing_mask
+from unitrain.spec.data import CategoryEncoding, DataSpec, Missing, Normalise, NumericScaling
+from unitrain.spec.errors import InputError
+
+
+def fit_encoder(raw: Raw, name: str, spec: DataSpec, integer: bool) -> tuple[Encoder, list[str]]:
+    """Fit the encoder of one feature on the training part.
+
+    Parameters
+    ----------
+    integer
+        The model input is of dtype ``integer``: categories become codes, numbers stay.
+
+    Returns
+    -------
+    encoder
+        Fitted.
+    notes
+        What a user should know: filled values, a constant column.
+    """
+    values = raw.features[name]
+    if not values.size:
+        raise InputError(
+            f"'{name}' holds no numbers", file=raw.origin.file, found=f"shape {list(values.shape)}"
+        )
+    stated = spec.per_column.get(name)
+    if values.dtype == object:
+        if stated not in (None, "one_hot", "ordinal"):
+            raise _method_error(raw, name, stated, "a category", "one_hot, ordinal")
+        method: CategoryEncoding = "ordinal" if integer or stated == "ordinal" else "one_hot"
+        if stated is None and not integer:
+            method = spec.category
+        return _fit_category(raw, name, method, spec)
+    if stated in ("one_hot", "ordinal"):
+        raise _method_error(raw, name, stated, "numeric", "standardise, min_max, none")
+    if integer:
+        return IntegerEncoder(width=as_columns(values).shape[-1]), []
+    if values.dtype == np.uint8 and values.ndim == 4:
+        return _fit_pixels(values, raw.white, spec)
+    scaling: NumericScaling = spec.numeric
+    if stated == "standardise" or stated == "min_max" or stated == "none":
+        scaling = stated
+    return _fit_numeric(raw, name, scaling, spec.missing)
+
+
+def _fit_numeric(
+    raw: Raw, name: str, scaling: NumericScaling, missing: Missing
+) -> tuple[NumericEncoder, list[str]]:
+    values = as_columns(raw.features[name])
+    flat = values.reshape(-1, values.shape[-1]).astype(np.float64, copy=False)
+    absent = int(np.isnan(flat).any(axis=1).sum())
+    fill: tuple[float, ...] | None = None
+    if missing.numeric not in ("error", "drop_row"):
+        fill = tuple(_fill_value(column, missing, raw, name) for column in flat.T)
+    flat = fill_missing(raw, name, values, fill).reshape(flat.shape)
+    width = flat.shape[1]
+    shift, scale = np.zeros(width), np.ones(width)
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    if scaling == "standardise":
+        shift, scale = flat.mean(axis=0), flat.std(axis=0)
+    elif scaling == "min_max":
+        shift, scale = low, high - low
+    scale = np.where((low == high) | (scale == 0), 1.0, scale)
+    notes = [f"'{name}': {absent:,} missing training values filled ({missing.numeric})"] if absent else []
+    constant = np.flatnonzero(low == high)
+    if len(constant) and width == 1:
+        notes.append(f"column '{name}' is constant in the training part: {low[0]:g}")
+    elif len(constant) and values.ndim == 2:
+        notes.append(f"'{name}' has {len(constant)} constant columns: {list_words(map(str, constant), 8)}")
+    encoder = NumericEncoder(shift=_plain(shift), scale=_plain(scale), fill=fill)
+    return encoder, notes
+
+
+def _fill_value(column: Array, missing: Missing, raw: Raw, name: str) -> float:
+    if missing.numeric == "constant":
+        return missing.numeric_value
+    there = column[~np.isnan(column)]
+    if not len(there):
+        raise InputError(
+            f"column '{name}' has no value in the training part to fit '{missing.numeric}' on",
+            file=raw.origin.file,
+        )
+    if missing.numeric == "most_frequent":
+        numbers, counts = np.unique(there, return_counts=True)
+        return float(numbers[counts.argmax()])
+    return float(there.mean() if missing.numeric == "mean" else np.median(there))
+
+
+def _fit_category(
+    raw: Raw, name: str, method: CategoryEncoding, spec: DataSpec
+) -> tuple[CategoryEncoder, list[str]]:
+    values = raw.features[name]
+    absent = missing_mask(values)
+    there, counts = np.unique(values[~absent].astype(str), return_counts=True)
+    fill: str | None = None
+    if spec.missing.category == "constant":
+        fill = spec.missing.category_value
+    elif spec.missing.category == "most_frequent" and len(there):
+        fill = str(there[counts.argmax()])
+    words = {str(word) for word in there} | ({fill} if fill is not None else set())
+    if not words:
+        raise InputError(f"column '{name}' has no value in the training part", file=raw.origin.file)
+    notes = []
+    if absent.any():
+        notes.append(
+            f"'{name}': {int(absent.sum()):,} missing training values filled ({spec.missing.category})"
+        )
+    if len(words) == 1:
+        notes.append(f"column '{name}' is constant in the training part: {next(iter(words))}")
+    encoder = CategoryEncoder(
+        method=method, categories=sort_words(words), unseen=spec.unseen_category, fill=fill
+    )
+    return encoder, notes
+
+
+def _fit_pixels(values: Array, white: float, spec: DataSpec) -> tuple[PixelEncoder, list[str]]:
+    height, width, channels = values.shape[1:]
+    mean, std = np.zeros(channels), np.ones(channels)
+    notes = []
+    if isinstance(spec.pixels, Normalise):
+        if len(spec.pixels.mean) != channels:
+            raise InputError(
+                "the stated mean and std do not fit the images",
+                field=("pixels", "mean"),
+                found=f"{len(spec.pixels.mean)} values",
+                allowed=f"{channels}, one for each channel",
+            )
+        mean, std = np.array(spec.pixels.mean), np.array(spec.pixels.std)
+    elif spec.pixels == "none":
+        std = np.full(channels, 1.0 / white)
+    elif spec.pixels == "standardise":
+        # From counts of the 256 values: exact, and no float copy of all the images.
+        levels = np.arange(256) / white
+        counts = np.stack([np.bincount(values[..., c].reshape(-1), minlength=256) for c in range(channels)])
+        share = counts / counts.sum(axis=1, keepdims=True)
+        mean = share @ levels
+        std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
+        std = np.where((counts > 0).sum(axis=1) == 1, 1.0, std)
+    if values.min() == values.max():
+        notes.append(f"every pixel of every training image is {values.min()}")
+    return PixelEncoder(mean=_plain(mean), std=_plain(std), height=height, width=width, white=white), notes
+
+
+def sort_words(words: Iterable[object]) -> tuple[str, ...]:
+    """Sort class or category names: as numbers when all are whole numbers, else as text."""
+    listed = [str(word) for word in words]
+    if all(word.lstrip("-").isdecimal() for word in listed):
+        return tuple(sorted(listed, key=int))
+    return tuple(sorted(listed))
+
+
+def _method_error(raw: Raw, name: str, found: str | None, kind: str, allowed: str) -> InputError:
+    return InputError(
+        f"column '{name}' is {kind}",
+        field=("per_column", name),
+        found=found,
+        allowed=allowed,
+        hint=f"columns: {{{name}: category}} makes names of numbers" if kind == "numeric" else None,
+    )
+
+
+def _plain(values: Array) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

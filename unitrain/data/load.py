@@ -1,0 +1,219 @@
+"""The two doors of the data floor: `prepare` for a recipe, `apply_stored` for a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitrain.data import split
+from unitrain.data.augment import augmenter_for
+from unitrain.data.dataset import Prepared, Report, Split
+from unitrain.data.leaks import find_leaks
+from unitrain.data.mapping import map_features, map_targets
+from unitrain.data.preprocess import Preprocessing, fit, fit_targets, without_missing
+from unitrain.data.raw import Array, Origin, Parts, Raw, missing_mask
+from unitrain.data.sources import read_source
+from unitrain.data.stored import read_file
+from unitrain.data.targets import ClassTarget, infer_task, stacked
+from unitrain.spec.data import DataSpec, Task
+from unitrain.spec.errors import InputError
+from unitrain.spec.sources import Source
+
+_ORDER = ("train", "validation", "test")
+
+
+def prepare(
+    spec: DataSpec,
+    folder: Path,
+    inputs: Mapping[str, Any],
+    targets: Sequence[str],
+    task: Task | Mapping[str, Task | None] | None,
+    generator: Callable[[str], np.random.Generator],
+    stored: Preprocessing | None = None,
+) -> Prepared:
+    """Read, split, fit on the training part, and apply to all parts.
+
+    Parameters
+    ----------
+    spec
+        What the recipe says.
+    folder
+        What relative paths are relative to.
+    inputs
+        Model input -> something with ``.shape`` (batch left out) and ``.dtype`` (``float`` or ``integer``).
+    targets
+        Names of the model outputs that are trained.
+    task
+        For all outputs, or by output; None is inferred from the target.
+    generator
+        Gives the random generator for a purpose: ``split`` and ``limit`` are asked for.
+    stored
+        What an earlier run has fitted, to be applied instead of fitting anew.
+
+    Raises
+    ------
+    InputError
+        Whatever is wrong with the data, with file and row.
+    """
+    parts, notes = read_source(spec, folder)
+    features = map_features(spec, parts["train"], inputs)
+    columns = map_targets(spec, parts["train"], targets)
+    used = dict.fromkeys(name for names in features.values() for name in names)
+    _check_overrides(spec, used)
+    for part, raw in parts.items():
+        parts[part], dropped = without_missing(raw, used, spec.missing)
+        notes += dropped
+    tasks: dict[str, Task] = {}
+    for output, names in columns.items():
+        stated = task.get(output) if isinstance(task, Mapping) else task
+        note = None
+        tasks[output], note = (stated, None) if stated else infer_task(parts["train"], names)
+        notes += [note] if note else []
+    parts = _divide(spec, parts, columns, tasks, generator("split"))
+    fitted = fit_targets(parts["train"], columns, tasks, spec) if stored is None else stored.targets
+    if spec.limit is not None and spec.limit < len(parts["train"]):
+        codes = _classes(parts["train"], columns, tasks)
+        kept = split.stratified_order(
+            np.zeros(len(parts["train"]), dtype=np.int64) if codes is None else codes, generator("limit")
+        )
+        notes.append(f"limited to {spec.limit:,} of {len(parts['train']):,} training samples")
+        parts["train"] = parts["train"].take(np.sort(kept[: spec.limit]))
+    preprocessing, said = (stored, []) if stored else fit(parts["train"], spec, inputs, features, fitted)
+    splits = {part: preprocessing.apply(raw) for part, raw in parts.items()}
+    report = Report(
+        counts={part: len(arrays) for part, arrays in splits.items()},
+        class_counts=_class_counts(preprocessing, splits),
+        leaks=find_leaks(splits, parts),
+        notes=(*notes, *said),
+    )
+    return Prepared(
+        splits["train"],
+        splits.get("validation"),
+        splits.get("test"),
+        preprocessing,
+        preprocessing.classes(),
+        report,
+        augmenter_for(spec.augment, preprocessing, inputs, parts["train"].white),
+    )
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A user's file as a model takes it.
+
+    Parameters
+    ----------
+    data
+        Inputs, and targets where the file has them.
+    origin
+        Names the samples: ``origin.name(data.rows[i])``.
+    notes
+        What a user should know: dropped rows, resized images.
+    """
+
+    data: Split
+    origin: Origin
+    notes: tuple[str, ...]
+
+
+def apply_stored(
+    preprocessing: Preprocessing,
+    data: str | Path | Source,
+    folder: Path = Path(),
+    *,
+    need_targets: bool = False,
+) -> Applied:
+    """Apply what a run has stored to a file, a folder of images, or any source.
+
+    Parameters
+    ----------
+    preprocessing
+        Of the run.
+    data
+        A path, read by its suffix (CSV, TSV, Parquet, npz, npy, idx, an image, a folder of images), or a
+        source as a recipe states it, all parts of which are used.
+    folder
+        What relative paths are relative to.
+    need_targets
+        A file without targets is an error.
+
+    Raises
+    ------
+    InputError
+        Whatever is wrong with the file, with row.
+    """
+    raw, notes = read_file(preprocessing, data, folder)
+    absent = [name for name in preprocessing.target_columns() if name not in raw.targets]
+    if need_targets and absent:
+        raise InputError(
+            f"the data has no target '{absent[0]}'",
+            file=raw.origin.file,
+            found=", ".join([*raw.features, *raw.targets]),
+        )
+    raw, dropped = preprocessing.without_missing(raw)
+    return Applied(preprocessing.apply(raw), raw.origin, (*notes, *dropped))
+
+
+def _divide(
+    spec: DataSpec,
+    parts: Parts,
+    columns: Mapping[str, tuple[str, ...]],
+    tasks: Mapping[str, Task],
+    generator: np.random.Generator,
+) -> Parts:
+    """Draw the parts that the source lacks from its training part."""
+    shares = split.fractions(spec.split, parts)
+    raw = parts["train"]
+    if len(shares) > 1:
+        codes = _classes(raw, columns, tasks)
+        if spec.split.stratified and codes is None:
+            raise InputError(
+                "only classes can be stratified",
+                field=("split", "stratified"),
+                found="regression, or several labels a sample",
+            )
+        if raw.group is not None and missing_mask(raw.group).any():
+            raise raw.error(int(missing_mask(raw.group).argmax()), "the sample has no group to split by")
+        use = codes if spec.split.stratified is not False else None
+        drawn = split.divide(len(raw), shares, generator, use, raw.group)
+        parts = {**parts, **{part: raw.take(index) for part, index in drawn.items()}}
+    return {part: parts[part] for part in _ORDER if part in parts}
+
+
+def _classes(raw: Raw, columns: Mapping[str, tuple[str, ...]], tasks: Mapping[str, Task]) -> Array | None:
+    """Return the classes ``[n]`` to stratify by: those of the first output that has one class a sample."""
+    for output, names in columns.items():
+        if tasks[output] == "classification" and len(names) == 1:
+            values = stacked(raw, names)
+            if values.ndim == 1:
+                return values.astype(str) if values.dtype == object else values
+    return None
+
+
+def _check_overrides(spec: DataSpec, used: Mapping[str, Any]) -> None:
+    for name in spec.per_column:
+        if name not in used:
+            raise InputError(
+                f"no column '{name}' is a feature", field=("per_column", name), allowed=", ".join(used)
+            )
+
+
+def _class_counts(
+    preprocessing: Preprocessing, splits: Mapping[str, Split]
+) -> dict[str, dict[str, dict[str, int]]]:
+    result: dict[str, dict[str, dict[str, int]]] = {}
+    for output, state in preprocessing.targets.items():
+        if isinstance(state, ClassTarget) and splits["train"].targets[output].ndim == 1:
+            counts = {
+                part: np.bincount(arrays.targets[output], minlength=len(state.classes))
+                for part, arrays in splits.items()
+            }
+            result[output] = {
+                name: {part: int(count[code]) for part, count in counts.items()}
+                for code, name in enumerate(state.classes)
+            }
+    return result

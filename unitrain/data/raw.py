@@ -1,0 +1,146 @@
+"""What a source hands on: named arrays as they were read, and where each sample stands in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.spec.errors import FieldPath, InputError
+
+Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file (or bundled set) that samples were read from.
+
+    Parameters
+    ----------
+    file
+        Its name, for messages.
+    unit
+        How a sample is called: ``line`` (the header is line 1), ``row`` (from 1) or ``sample`` (from 0).
+    read_lines
+        Finds the line on which each row starts; called only when a message needs it.
+    files
+        The file of each sample, where every sample has its own.
+    """
+
+    file: str
+    unit: Literal["line", "row", "sample"] = "sample"
+    read_lines: Callable[[], Sequence[int]] | None = None
+    files: tuple[str, ...] = ()
+
+    @cached_property
+    def _lines(self) -> Sequence[int]:
+        return self.read_lines() if self.read_lines is not None else ()
+
+    def place(self, row: int) -> tuple[str, int | None, str]:
+        """Return file, line and the words to put before a message (one of the two says which sample)."""
+        if self.files:
+            return self.files[row], None, ""
+        if self.unit == "line":
+            return self.file, (self._lines[row] if row < len(self._lines) else None), ""
+        return self.file, None, f"{self.unit} {row + (self.unit == 'row')}: "
+
+    def name(self, row: int) -> str:
+        """Name a sample in a sentence: ``train.csv line 12``."""
+        file, line, _ = self.place(row)
+        if self.files:
+            return file
+        return f"{file} {self.unit} {line if self.unit == 'line' else row + (self.unit == 'row')}"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Samples as read, before anything is fitted.
+
+    Parameters
+    ----------
+    features
+        Name -> values. Numbers are float64 (NaN where missing) or int64, ``[n]`` or ``[n, ...]``; categories
+        are object ``[n]`` of str, None where missing; pixels are uint8 ``[n, height, width, channel]``.
+    targets
+        Name -> values; as the features, integers as int64.
+    origin
+        Where the samples come from.
+    rows
+        Position of each sample in its origin, int64 ``[n]``.
+    weight
+        Float64 ``[n]``, or None.
+    group
+        Object ``[n]`` of str, or None.
+    classes
+        Target -> names of the codes 0, 1, ..., where the source knows them.
+    white
+        Value of a white pixel.
+    """
+
+    features: Mapping[str, Array]
+    targets: Mapping[str, Array]
+    origin: Origin
+    rows: Rows
+    weight: Array | None = None
+    group: Array | None = None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    white: float = 255.0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Array) -> Raw:
+        """Return the samples at ``index`` (positions, or bool ``[n]``), in that order."""
+        return replace(
+            self,
+            features={name: values[index] for name, values in self.features.items()},
+            targets={name: values[index] for name, values in self.targets.items()},
+            rows=self.rows[index],
+            weight=None if self.weight is None else self.weight[index],
+            group=None if self.group is None else self.group[index],
+        )
+
+    def name(self, sample: int) -> str:
+        """Name the sample at a position: its file and line."""
+        return self.origin.name(int(self.rows[sample]))
+
+    def error(
+        self,
+        sample: int,
+        message: str,
+        *,
+        field: FieldPath = (),
+        found: str | None = None,
+        allowed: str | None = None,
+        hint: str | None = None,
+    ) -> InputError:
+        """Build the error about the sample at a position, with its file and line."""
+        file, line, prefix = self.origin.place(int(self.rows[sample]))
+        return InputError(
+            prefix + message, file=file, line=line, field=field, found=found, allowed=allowed, hint=hint
+        )
+
+
+# Keyed "train", "validation", "test"; a source without parts of its own gives "train" alone.
+Parts = dict[str, Raw]
+
+
+def missing_mask(values: Array) -> npt.NDArray[np.bool_]:
+    """Return which samples lack a value: NaN anywhere in a sample, None for categories; bool ``[n]``."""
+    if values.dtype == object:
+        return np.fromiter((value is None for value in values), dtype=bool, count=len(values))
+    if values.dtype.kind == "f":
+        flat = np.isnan(values).reshape(len(values), -1)
+        return np.asarray(flat.any(axis=1))
+    return np.zeros(len(values), dtype=bool)
+
+
+def show(value: object) -> str:
+    """Write a found value short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

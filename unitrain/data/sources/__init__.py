@@ -1,0 +1,34 @@
+"""Readers, one file a kind of source; `read_source` picks the one for a `DataSpec`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unitrain.data.raw import Parts
+from unitrain.data.sources import bundled, idx, image_folder, npz, table
+from unitrain.spec.data import DataSpec
+from unitrain.spec.sources import FashionMnist, Idx, ImageFolder, Mnist, Mnist5k, Npz, Table
+
+
+def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
+    """Read all parts that the source has, and the notes on what was left out.
+
+    Raises
+    ------
+    InputError
+        A file or package is missing (with the command that installs it), or its content is wrong.
+    """
+    source = spec.source
+    if isinstance(source, ImageFolder):
+        return image_folder.read(source, folder, spec.invalid_image)
+    if isinstance(source, Table):
+        return table.read(source, folder, spec.group()), []
+    if isinstance(source, Npz):
+        return npz.read(source, folder, spec.group()), []
+    if isinstance(source, Idx):
+        return idx.read(source, folder), []
+    if isinstance(source, (Mnist, FashionMnist)):
+        return idx.read_mnist(source, folder), []
+    if isinstance(source, Mnist5k):
+        return bundled.read_mnist_5k(source), []
+    return bundled.read_sklearn(source), []

@@ -1,0 +1,159 @@
+"""Reading a user's file for a finished run: only what the stored preprocessing needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unitrain.data.encoders import CategoryEncoder, PixelEncoder
+from unitrain.data.files import find_file, find_folder
+from unitrain.data.preprocess import Preprocessing
+from unitrain.data.raw import Array, Origin, Raw
+from unitrain.data.sources import idx, image_folder, npz, read_source, table
+from unitrain.data.targets import NumberTarget
+from unitrain.spec.data import DataSpec
+from unitrain.spec.errors import InputError, did_you_mean
+from unitrain.spec.sources import Source, Table
+
+
+def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> tuple[Raw, list[str]]:
+    """Read samples under the feature and target names of the run; targets where there are any.
+
+    Raises
+    ------
+    InputError
+        No such file, a suffix that is not read, a missing column or key, images where a table was learnt.
+    """
+    if not isinstance(data, (str, Path)):
+        return _read_source(state, data, folder)
+    path = folder / Path(data).expanduser()
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _read_images(state, find_folder(str(data), folder))
+    path = find_file(str(data), folder)
+    if suffix in table.TEXT + table.PARQUET:
+        return _read_table(state, path), []
+    if suffix in (".npz", ".npy"):
+        return _read_arrays(state, path), []
+    if suffix in image_folder.SUFFIXES:
+        return _read_images(state, path)
+    if suffix == ".idx" or "ubyte" in path.name:
+        return _renamed(state, idx.idx_raw(path, idx.sibling_labels(path))), []
+    raise InputError(
+        "files of this kind are not read",
+        file=str(path),
+        found=suffix or "no suffix",
+        allowed=", ".join((*table.TEXT, *table.PARQUET, ".npz", ".npy", ".idx", *image_folder.SUFFIXES)),
+    )
+
+
+def _read_source(state: Preprocessing, source: Source, folder: Path) -> tuple[Raw, list[str]]:
+    if isinstance(source, Table):
+        return _read_table(state, find_file(source.file, folder), source), []
+    parts, notes = read_source(DataSpec(source=source), folder)
+    if len(parts) > 1:
+        raise InputError(
+            "the source has several parts: name one file", found=", ".join(parts), field=("source",)
+        )
+    return _renamed(state, parts["train"]), notes
+
+
+def _read_table(state: Preprocessing, path: Path, source: Table | None = None) -> Raw:
+    separator = state.separator if source is None else source.separator
+    words = state.missing_values if source is None else source.missing_values
+    columns = table.read_columns(path, separator, words)
+    features: dict[str, Any] = {}
+    for name, encoder in state.feature_encoders().items():
+        if isinstance(encoder, PixelEncoder):
+            raise InputError("the run has learnt from images, and this is a table", file=str(path))
+        features[name] = "category" if isinstance(encoder, CategoryEncoder) else "numeric"
+    targets: dict[str, Any] = {}
+    for target in state.targets.values():
+        for name in target.columns:
+            if name in columns.values and columns.values[name].null_count < columns.count:
+                numbers = isinstance(target, NumberTarget)
+                targets[name] = (
+                    "numeric" if numbers else table.target_kind(columns.values[name], name, str(path))
+                )
+    return table.table_raw(columns, table.Roles(features, targets))
+
+
+def _read_arrays(state: Preprocessing, path: Path) -> Raw:
+    arrays = {key: npz.plain_values(values, path, key) for key, values in npz.read_arrays(path).items()}
+    features, targets = list(state.feature_encoders()), state.target_columns()
+    # One nameless array can only be the one feature.
+    if len(features) == 1 and features[0] not in arrays and len(arrays) == 1:
+        arrays = {features[0]: next(iter(arrays.values()))}
+    for name in features:
+        if name not in arrays:
+            raise InputError(
+                f"no key '{name}'",
+                file=str(path),
+                found=", ".join(arrays),
+                hint=did_you_mean(name, arrays),
+            )
+    used = {name: arrays[name] for name in (*features, *targets) if name in arrays}
+    lengths = {name: len(values) for name, values in used.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            "the arrays differ in their number of samples",
+            file=str(path),
+            found=", ".join(f"{name} {length:,}" for name, length in lengths.items()),
+        )
+    return Raw(
+        {name: used[name] for name in features},
+        {name: _labels(used[name]) for name in targets if name in used},
+        Origin(str(path)),
+        np.arange(next(iter(lengths.values()))),
+        white=_white(state),
+    )
+
+
+def _white(state: Preprocessing) -> float:
+    """Return the white pixel of the training data: arrays are taken to be in the same units."""
+    whites = [item.white for item in state.feature_encoders().values() if isinstance(item, PixelEncoder)]
+    return whites[0] if whites else 255.0
+
+
+def _labels(values: Array) -> Array:
+    return values[..., 0].astype(np.int64) if values.dtype == np.uint8 and values.shape[-1] == 1 else values
+
+
+def _read_images(state: Preprocessing, path: Path) -> tuple[Raw, list[str]]:
+    """Read one picture or a folder of them, resized to what the run has learnt from."""
+    encoders = list(state.feature_encoders().values())
+    if len(encoders) != 1 or not isinstance(encoders[0], PixelEncoder):
+        raise InputError(
+            "the run has not learnt from images",
+            file=str(path),
+            allowed=f"a table with {', '.join(state.feature_encoders())}",
+        )
+    encoder = encoders[0]
+    channels: image_folder.Channels = "grayscale" if len(encoder.mean) == 1 else "rgb"
+    size = (encoder.height, encoder.width)
+    notes = [f"images of another size are resized to {size[0]} x {size[1]}, {channels}"]
+    if path.is_dir():
+        raw, skipped = image_folder.folder_raw(path, channels, size, "error")
+        return _renamed(state, raw), notes + skipped
+    pixels = image_folder.decode(path, channels, size)[None]
+    raw = Raw({"image": pixels}, {}, Origin(str(path), files=(str(path),)), np.arange(1))
+    return _renamed(state, raw), notes
+
+
+def _renamed(state: Preprocessing, raw: Raw) -> Raw:
+    """Give the one feature and the one target of ``raw`` the names under which the run knows them."""
+
+    def rename(have: Mapping[str, Array], want: list[str]) -> dict[str, Array]:
+        if len(have) == 1 and len(want) == 1:
+            return {want[0]: next(iter(have.values()))}
+        return dict(have)
+
+    features = rename(raw.features, list(state.feature_encoders()))
+    for name in state.feature_encoders():
+        if name not in features:
+            raise InputError(f"no feature '{name}'", file=raw.origin.file, found=", ".join(features))
+    return replace(raw, features=features, targets=rename(raw.targets, state.target_columns()))

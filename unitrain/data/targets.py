@@ -1,0 +1,196 @@
+"""What a model is to predict: classes as codes 0, 1, ..., numbers perhaps standardised, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from unitrain.data.columns import as_word
+from unitrain.data.fitting import sort_words
+from unitrain.data.raw import Array, Raw, show
+from unitrain.spec.base import Spec
+from unitrain.spec.data import Task
+from unitrain.spec.errors import InputError, did_you_mean
+
+# A column of whole numbers with at most so many different values is taken for classes.
+_MOST_INTEGER_CLASSES = 20
+
+
+class ClassTarget(Spec):
+    """Classes by name -> codes.
+
+    Parameters
+    ----------
+    columns
+        Where the source keeps them. Several columns, or an array with more than one axis, hold codes already
+        (several labels a sample, or one for each position) and stay as they are.
+    classes
+        Name of each code.
+    """
+
+    type: Literal["classes"] = "classes"
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def apply(self, raw: Raw) -> Array:
+        """Return int32 ``[n]`` or ``[n, ...]``. Raises `InputError` for a class that is not known."""
+        values = stacked(raw, self.columns)
+        if values.ndim > 1:
+            return values.astype(np.int32)
+        known = {name: code for code, name in enumerate(self.classes)}
+        # A set that knows its classes by code and by name may be met by either.
+        if not any(name.lstrip("-").isdecimal() for name in self.classes):
+            known |= {str(code): code for code in range(len(self.classes))}
+        words, where = np.unique(_words(values), return_inverse=True)
+        codes = np.array([known.get(str(word), -1) for word in words], dtype=np.int32)[where]
+        wrong = np.flatnonzero(codes < 0)
+        if len(wrong):
+            word = str(words[where[wrong[0]]])
+            raise raw.error(
+                int(wrong[0]),
+                f"target '{self.columns[0]}': a class that training did not have",
+                found=show(word),
+                allowed=", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else ""),
+                hint=did_you_mean(word, self.classes),
+            )
+        return codes
+
+
+class NumberTarget(Spec):
+    """Numbers -> (y - shift) / scale."""
+
+    type: Literal["numbers"] = "numbers"
+    columns: tuple[str, ...]
+    shift: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+
+    def apply(self, raw: Raw) -> Array:
+        """Return float32 ``[n]`` or ``[n, ..., k]``."""
+        values = stacked(raw, self.columns)
+        _check_numbers(raw, self.columns, values)
+        result = (values - self._for(values, self.shift)) / self._for(values, self.scale)
+        return np.asarray(result, dtype=np.float32)
+
+    def invert(self, prediction: Array) -> Array:
+        """Return predictions in the units of the data: float32, same shape."""
+        scaled = prediction * self._for(prediction, self.scale) + self._for(prediction, self.shift)
+        return np.asarray(scaled, dtype=np.float32)
+
+    @staticmethod
+    def _for(values: Array, numbers: tuple[float, ...]) -> Array:
+        return np.asarray(numbers[0] if len(numbers) == 1 else numbers, dtype=np.float64)
+
+
+TargetState = Annotated[ClassTarget | NumberTarget, Field(discriminator="type")]
+
+
+def stacked(raw: Raw, columns: Sequence[str]) -> Array:
+    """Return one target array: the column ``[n]`` itself, or several as ``[n, k]``."""
+    if len(columns) == 1:
+        return raw.targets[columns[0]]
+    for name in columns:
+        if raw.targets[name].dtype == object or raw.targets[name].ndim != 1:
+            raise InputError(
+                f"target '{name}': several columns for one output hold one number each",
+                file=raw.origin.file,
+                hint="give each column of names its own output: target: {output: column}",
+            )
+    return np.stack([raw.targets[name] for name in columns], axis=1)
+
+
+def infer_task(raw: Raw, columns: Sequence[str]) -> tuple[Task, str | None]:
+    """Infer classification from names, booleans and few whole numbers; and the note that says so."""
+    values = stacked(raw, columns)
+    if values.dtype == object or all(name in raw.classes for name in columns):
+        return "classification", None
+    if values.dtype == np.uint8:
+        return "regression", f"target '{', '.join(columns)}': pictures, taken as regression"
+    there = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    distinct = np.unique(there)
+    if len(columns) > 1 or values.ndim > 1:
+        few = bool(np.isin(distinct, (0, 1)).all())
+    else:
+        few = len(distinct) <= min(_MOST_INTEGER_CLASSES, len(there) // 2) and bool(
+            (distinct == np.round(distinct)).all()
+        )
+    task: Task = "classification" if few else "regression"
+    return task, f"target '{', '.join(columns)}': {len(distinct):,} different numbers, taken as {task}"
+
+
+def fit_target(raw: Raw, columns: tuple[str, ...], task: Task, standardise: bool) -> TargetState:
+    """Fit one output's target on the training part.
+
+    Raises
+    ------
+    InputError
+        One class only, class codes that are not whole or below zero, or names where numbers are due.
+    """
+    values = stacked(raw, columns)
+    name = ", ".join(columns)
+    if task == "regression":
+        _check_numbers(raw, columns, values)
+        if values.dtype == np.uint8 and not standardise:
+            # Pictures to be predicted: in the range 0 to 1, as pictures that are inputs by default.
+            return NumberTarget(columns=columns, scale=(raw.white,))
+        if not standardise:
+            return NumberTarget(columns=columns)
+        flat = values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1]).astype(np.float64)
+        scale = np.where(flat.min(axis=0) == flat.max(axis=0), 1.0, flat.std(axis=0))
+        return NumberTarget(
+            columns=columns,
+            shift=tuple(float(number) for number in flat.mean(axis=0)),
+            scale=tuple(float(number) for number in scale),
+        )
+    if values.ndim > 1:
+        return ClassTarget(columns=columns, classes=_code_names(raw, name, values))
+    classes = raw.classes.get(columns[0]) or sort_words(np.unique(_words(values)))
+    if len(np.unique(_words(values))) < 2:
+        raise InputError(
+            f"target '{name}' has one class only in the training part: there is nothing to learn",
+            file=raw.origin.file,
+            found=str(_words(values)[0]),
+        )
+    return ClassTarget(columns=columns, classes=classes)
+
+
+def _code_names(raw: Raw, name: str, values: Array) -> tuple[str, ...]:
+    """Name the codes of an array with more than one axis; negative codes are left to a loss to ignore."""
+    wrong = np.flatnonzero((values != np.round(values)).reshape(len(values), -1).any(axis=1))
+    if len(wrong):
+        raise raw.error(int(wrong[0]), f"target '{name}': class codes are whole numbers")
+    highest = int(values.max())
+    if highest >= 1_000_000:
+        raise InputError(f"target '{name}': not class codes", file=raw.origin.file, found=str(highest))
+    return tuple(str(code) for code in range(max(highest, 1) + 1))
+
+
+def _check_numbers(raw: Raw, columns: Sequence[str], values: Array) -> None:
+    if values.dtype == object:
+        words = [index for index, value in enumerate(values) if not _is_number(value)]
+        sample = words[0] if words else 0
+        raise raw.error(
+            sample,
+            f"target '{columns[0]}': regression needs numbers",
+            found=show(values[sample]),
+            hint="for classes, use a classification loss",
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        sample = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).argmax())
+        raise raw.error(
+            sample, f"target '{', '.join(columns)}': not a finite number", found=show(values[sample].tolist())
+        )
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _words(values: Array) -> Array:
+    return np.array([as_word(value) for value in values.tolist()], dtype=str)

@@ -1,0 +1,156 @@
+"""The report of a run: one self-contained HTML page with curves, figures and settings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from unitrain.spec.errors import InputError
+
+# Colours that stay apart for colour-blind readers (Okabe & Ito 2008).
+_TRAINING, _VALIDATION = "#0072B2", "#D55E00"
+
+
+def render_run_page(
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    history: Sequence[Mapping[str, Any]],
+    results: Sequence[tuple[str, Mapping[str, Any]]],
+    classes: Sequence[str],
+    documents: Sequence[tuple[str, str]],
+) -> str:
+    """Draw the page.
+
+    Parameters
+    ----------
+    title
+        Name of the run.
+    facts
+        Label and text of what is worth knowing at a glance.
+    history
+        The lines of ``metrics.jsonl``: one mapping an epoch with ``training`` and ``validation`` values.
+    results
+        Name of a part of the data and the values measured on it.
+    classes
+        Names of the classes, for the axes of a confusion matrix; empty when there are none.
+    documents
+        File name and text of what is shown in full: recipe, model, environment.
+
+    Raises
+    ------
+    InputError
+        Matplotlib or Jinja2 is not installed.
+    """
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401  # only to find out early whether it is there
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"a report needs {error.name}, which is not installed", hint="pip install 'unitrain[report]'"
+        ) from None
+    template = files("unitrain.report").joinpath("templates/run.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    matrices = [
+        (f"{part}: {label}", value)
+        for part, values in results
+        for label, value in values.items()
+        if isinstance(value, list)
+    ]
+    return environment.from_string(template).render(
+        title=title,
+        facts=facts,
+        curves=[_curve(label, history) for label in _labels(history)],
+        rate=_rate_curve(history),
+        results=[(part, _numbers(values)) for part, values in results],
+        matrices=[(name, _confusion(value, classes)) for name, value in matrices],
+        documents=documents,
+    )
+
+
+def write_run_page(path: Path, page: str) -> None:
+    """Write the page."""
+    path.write_text(page, encoding="utf-8")
+
+
+def _labels(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not history:
+        return []
+    first = {**history[0]["training"], **history[0]["validation"]}
+    return [label for label, value in first.items() if isinstance(value, (int, float))]
+
+
+def _numbers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(label, f"{value:.5g}") for label, value in values.items() if isinstance(value, (int, float))]
+
+
+def _curve(label: str, history: Sequence[Mapping[str, Any]]) -> str:
+    """Draw training and validation values of one label against the epoch, as SVG."""
+    figure, axes = _figure()
+    for part, colour in (("training", _TRAINING), ("validation", _VALIDATION)):
+        points = [(line["epoch"], line[part].get(label)) for line in history]
+        known = [(epoch, value) for epoch, value in points if isinstance(value, (int, float))]
+        if known:
+            epochs, values = zip(*known, strict=True)
+            marker = "o" if len(known) < 30 else None
+            axes.plot(epochs, values, color=colour, label=part, marker=marker, markersize=3, linewidth=1.5)
+    best = [line["epoch"] for line in history if line.get("best")]
+    if best:
+        axes.axvline(best[-1], color="#999999", linestyle=":", linewidth=1, label="kept")
+    axes.set_xlabel("epoch")
+    axes.set_title(label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _rate_curve(history: Sequence[Mapping[str, Any]]) -> str:
+    if not history:
+        return ""
+    figure, axes = _figure()
+    axes.plot([line["epoch"] for line in history], [line["learning_rate"] for line in history], color="#009E73")
+    axes.set_xlabel("epoch")
+    axes.set_title("learning rate")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure)
+
+
+def _confusion(matrix: list[list[float]], classes: Sequence[str]) -> str:
+    """Draw a confusion matrix, rows true and columns predicted, shaded by the share of the row."""
+    size = len(matrix)
+    names = list(classes) if len(classes) == size else [str(index) for index in range(size)]
+    shares = [[cell / max(sum(row), 1e-12) for cell in row] for row in matrix]
+    side = min(1.6 + 0.42 * size, 9.0)
+    figure, axes = _figure(side, side)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(size), names, rotation=45, ha="right")
+    axes.set_yticks(range(size), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if size <= 20:
+        for i, row in enumerate(matrix):
+            for j, cell in enumerate(row):
+                colour = "white" if shares[i][j] > 0.5 else "black"
+                axes.text(j, i, f"{cell:g}", ha="center", va="center", fontsize=7, color=colour)
+    return _svg(figure)
+
+
+def _figure(width: float = 4.6, height: float = 2.9) -> tuple[Any, Any]:
+    """Make a figure without pyplot, which would keep global state and look for a screen."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

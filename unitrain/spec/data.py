@@ -1,0 +1,230 @@
+"""What a recipe says of its data: source, split, how columns and pixels become numbers, augmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+
+from unitrain.spec.base import Spec
+from unitrain.spec.sources import ImageSize, Names, Npz, Source, Table
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+NumericScaling = Literal["standardise", "min_max", "none"]
+CategoryEncoding = Literal["one_hot", "ordinal"]
+ColumnMethod = Literal["standardise", "min_max", "none", "one_hot", "ordinal"]
+PixelScaling = Literal["unit", "standardise", "none"]
+Task = Literal["classification", "regression"]
+
+
+class Missing(Spec):
+    """What is done about missing values; fill values are fitted on the training part.
+
+    Parameters
+    ----------
+    numeric
+        ``error``, ``drop_row``, or the value put in its place.
+    category
+        The same for categories.
+    target
+        A missing target can only be an error or drop its row.
+    numeric_value, category_value
+        What ``constant`` puts in.
+    """
+
+    numeric: Literal["error", "drop_row", "mean", "median", "most_frequent", "constant"] = "error"
+    category: Literal["error", "drop_row", "most_frequent", "constant"] = "error"
+    target: Literal["error", "drop_row"] = "error"
+    numeric_value: float = 0.0
+    category_value: str = "missing"
+
+
+class Normalise(Spec):
+    """Fixed per-channel mean and standard deviation, of pixels in the range 0 to 1."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Normalise:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std {len(self.std)}")
+        return self
+
+
+class Split(Spec):
+    """Which samples train, validate and test.
+
+    Parts that the source itself has (its own test files) are kept; the fractions divide the rest.
+
+    Parameters
+    ----------
+    train
+        Fraction for training; by default what the others leave.
+    validation, test
+        Fractions; 0 leaves the part out. By default 0.15 each.
+    stratified
+        Keep the proportions of the classes in every part; by default so for classification.
+    group
+        Column whose equal values stay in one part.
+    """
+
+    train: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    test: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    stratified: bool | None = None
+    group: str | None = None
+
+
+class _Moving(Spec):
+    mode: Literal["constant", "edge", "reflect"] = "constant"
+    fill: float = 0.0
+
+
+class Flip(Spec):
+    """Mirror an image, left to right and, when asked for, top to bottom, each with ``probability``."""
+
+    type: Literal["flip"] = "flip"
+    horizontal: bool = True
+    vertical: bool = False
+    probability: Probability = 0.5
+
+
+class Crop(_Moving):
+    """Pad by ``padding`` pixels on all sides and cut out the original size at a random place.
+
+    Parameters
+    ----------
+    padding
+        Pixels; one number, or height and width.
+    mode
+        What the padding shows: ``fill``, the nearest pixel, or a mirror image (the border not repeated).
+    fill
+        In units of the raw pixels; 0 is black.
+    """
+
+    type: Literal["crop"] = "crop"
+    padding: ImageSize = (4, 4)
+
+
+class Shift(_Moving):
+    """Move an image by whole pixels, at most ``height`` up or down and ``width`` sideways, all as likely."""
+
+    type: Literal["shift"] = "shift"
+    height: NonNegativeInt = 2
+    width: NonNegativeInt = 2
+
+
+class Cutout(Spec):
+    """Cover ``count`` squares of ``size`` pixels, centred anywhere in the image (DeVries & Taylor 2017)."""
+
+    type: Literal["cutout"] = "cutout"
+    size: PositiveInt = 8
+    count: PositiveInt = 1
+    probability: Probability = 1.0
+    fill: float = 0.0
+
+
+Augmentation = Annotated[Flip | Crop | Shift | Cutout, Field(discriminator="type")]
+
+
+def _from_name(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+SourceName = Literal["digits", "iris", "wine", "breast_cancer", "diabetes", "mnist_5k", "fashion_mnist"]
+NamedSource = Annotated[Source, BeforeValidator(_from_name, json_schema_input_type=SourceName | Source)]
+NamedAugmentation = Annotated[
+    Augmentation,
+    BeforeValidator(
+        _from_name, json_schema_input_type=Literal["flip", "crop", "shift", "cutout"] | Augmentation
+    ),
+]
+Pixels = Annotated[
+    Annotated[PixelScaling, Tag("name")] | Annotated[Normalise, Tag("values")],
+    # Tells pydantic which of the two was meant, so that a mistake is answered once and not for each.
+    Discriminator(lambda value: "values" if isinstance(value, (dict, Normalise)) else "name"),
+]
+
+
+class DataSpec(Spec):
+    """The data of a recipe. Everything that is fitted is fitted on the training part only.
+
+    Parameters
+    ----------
+    source
+        Where the data comes from; a bare name stands for ``{type: name}``.
+    features
+        Model input -> the columns it is made of, in order. By default the only input gets all.
+    split
+        Fractions, stratification, groups.
+    missing
+        Policies for missing values.
+    numeric
+        Zero mean and unit variance, range 0 to 1, or as it is.
+    category
+        One column for each category, or one integer code (which an ``integer`` input always gets).
+    per_column
+        Column -> another scaling or encoding for this column alone.
+    unseen_category
+        A category that training did not have: an error, or all zeros (``one_hot``) and the reserved last code
+        (``ordinal``).
+    pixels
+        Range 0 to 1, zero mean and unit variance for each channel, as they are, or stated mean and std.
+    target_scaling
+        Standardise the numbers of a regression; predictions are scaled back.
+    invalid_image
+        An image that does not decode: an error, or left out and reported.
+    augment
+        Changes to images of training batches, in order.
+    limit
+        Use this many training samples only, drawn like the split.
+    """
+
+    source: NamedSource
+    features: dict[str, Names] = {}
+    split: Split = Split()
+    missing: Missing = Missing()
+    numeric: NumericScaling = "standardise"
+    category: CategoryEncoding = "one_hot"
+    per_column: dict[str, ColumnMethod] = {}
+    unseen_category: Literal["error", "ignore"] = "error"
+    pixels: Pixels = "unit"
+    target_scaling: Literal["none", "standardise"] = "none"
+    invalid_image: Literal["error", "skip"] = "error"
+    augment: tuple[NamedAugmentation, ...] = ()
+    limit: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_group(self) -> DataSpec:
+        """The group may be named at the source or at the split, but only once."""
+        here = self.split.group
+        if here is None:
+            return self
+        if not isinstance(self.source, (Table, Npz)):
+            raise ValueError(f"split.group: a source of type {self.source.type} has no columns to group by")
+        if isinstance(self.source, Table):
+            there: tuple[str, ...] = self.source.with_role("group")
+        else:
+            there = (self.source.group,) if self.source.group else ()
+        if there and there != (here,):
+            raise ValueError(f"the group is '{here}' in split and '{there[0]}' in source")
+        return self
+
+    def group(self) -> str | None:
+        """Column or key of the groups, wherever it is stated."""
+        if self.split.group is not None:
+            return self.split.group
+        if isinstance(self.source, Table):
+            return next(iter(self.source.with_role("group")), None)
+        return self.source.group if isinstance(self.source, Npz) else None

@@ -1,0 +1,134 @@
+"""Metrics, measured on training batches where they are sums, and on whole data sets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from unitrain.spec.base import Spec
+from unitrain.spec.named import BY_NAME
+
+Average = Literal["binary", "macro", "micro", "weighted"]
+
+
+class _Metric(Spec):
+    """What every metric has.
+
+    Parameters
+    ----------
+    output
+        The model output that is measured; may be left out when only one is trained.
+    """
+
+    output: str | None = None
+
+
+class Accuracy(_Metric):
+    """Share of elements whose largest logit is the target's; for one logit, whose sign is."""
+
+    type: Literal["accuracy"] = "accuracy"
+
+
+class TopK(_Metric):
+    """Share of elements whose target is among the ``k`` largest logits; of equal logits the first count."""
+
+    type: Literal["top_k"] = "top_k"
+    k: PositiveInt = 5
+
+
+class BalancedAccuracy(_Metric):
+    """Mean over the classes that occur of the share of their samples that is found."""
+
+    type: Literal["balanced_accuracy"] = "balanced_accuracy"
+
+
+class Precision(_Metric):
+    """Share of a class's predictions that are right, 0 where there are none.
+
+    ``average``: of class 1 alone (``binary``), the mean over classes (``macro``), over all samples (``micro``), or
+    the mean weighted by the classes' sizes. By default binary for two classes, else macro.
+    """
+
+    type: Literal["precision"] = "precision"
+    average: Average | None = None
+
+
+class Recall(_Metric):
+    """Share of a class's samples that are found; ``average`` as in `Precision`."""
+
+    type: Literal["recall"] = "recall"
+    average: Average | None = None
+
+
+class F1(_Metric):
+    """Harmonic mean of precision and recall; ``average`` as in `Precision`."""
+
+    type: Literal["f1"] = "f1"
+    average: Average | None = None
+
+
+class Auc(_Metric):
+    """Exact area under the ROC curve: the share of pairs in the right order, ties counted half.
+
+    For more than two classes the mean over classes of one against the rest.
+    """
+
+    type: Literal["auc"] = "auc"
+
+
+class ConfusionMatrix(_Metric):
+    """Counts ``[true class][predicted class]``."""
+
+    type: Literal["confusion_matrix"] = "confusion_matrix"
+
+
+class Mse(_Metric):
+    """Mean squared error."""
+
+    type: Literal["mse"] = "mse"
+
+
+class Rmse(_Metric):
+    """Root of the mean squared error."""
+
+    type: Literal["rmse"] = "rmse"
+
+
+class Mae(_Metric):
+    """Mean absolute error."""
+
+    type: Literal["mae"] = "mae"
+
+
+class R2(_Metric):
+    """Coefficient of determination, 1 - residual / total sum of squares; the mean over several targets."""
+
+    type: Literal["r2"] = "r2"
+
+
+class Perplexity(_Metric):
+    """exp of the mean cross-entropy."""
+
+    type: Literal["perplexity"] = "perplexity"
+
+
+Metric = Annotated[
+    Annotated[
+        Accuracy
+        | TopK
+        | BalancedAccuracy
+        | Precision
+        | Recall
+        | F1
+        | Auc
+        | ConfusionMatrix
+        | Mse
+        | Rmse
+        | Mae
+        | R2
+        | Perplexity,
+        Field(discriminator="type"),
+    ],
+    BY_NAME,
+]

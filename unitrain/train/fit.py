@@ -1,0 +1,349 @@
+"""`unitrain fit`: from a recipe to a run folder."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy.typing as npt
+
+from unitrain.backends.contract import Program
+from unitrain.data.dataset import Prepared
+from unitrain.graph.graph import Graph
+from unitrain.spec.errors import InputError
+from unitrain.spec.recipe import ModelReference
+from unitrain.train.checkpoint import Checkpoint
+from unitrain.train.events import Observer, RunEnd, RunStart
+from unitrain.train.plan import Batches
+from unitrain.train.recipe import LoadedRecipe, load_recipe
+from unitrain.train.report import write_report
+from unitrain.train.run_folder import MetricsLog, RunFolder, describe_environment
+from unitrain.train.schedules import make_schedule
+from unitrain.train.session import (
+    Measures,
+    Place,
+    averaged_weights,
+    batchable,
+    count_samples,
+    make_update,
+    prepare_data,
+    settings,
+)
+from unitrain.train.tracking import trackers
+from unitrain.train.trainer import Augment, Trainer
+from unitrain.weights.initialize import check_weights, initialize
+from unitrain.weights.random import stream
+from unitrain.weights.store import write_text
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A run that has ended."""
+
+    folder: RunFolder
+    end: RunEnd
+
+
+@dataclass
+class Run:
+    """A run put together and ready to start: data read, program compiled, nothing written yet."""
+
+    loaded: LoadedRecipe
+    place: Place
+    prepared: Prepared
+    program: Program
+    trainer: Trainer
+    measures: Measures
+    start: RunStart
+    checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def assemble(
+        cls,
+        loaded: LoadedRecipe,
+        place: Place,
+        *,
+        checkpoint: Checkpoint | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Run:
+        """Read the data, compile the program, and take up a checkpoint if there is one."""
+        recipe, graph = loaded.recipe, loaded.graph
+        prepared = prepare_data(loaded)
+        data = batchable(prepared.train)
+        update = make_update(loaded)
+        measures = Measures.of(loaded)
+        weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
+        program = place.backend.compile(graph, weights, settings(loaded, place.device), measures.rule(update))
+        if checkpoint is not None:
+            _check_checkpoint(graph, checkpoint)
+            program.load_slots(checkpoint.slots)
+        spec = recipe.training
+        batches = Batches(
+            len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed
+        )
+        steps = batches.updates_per_epoch
+        schedule = make_schedule(recipe.schedule, recipe.optimizer.lr, steps, steps * spec.epochs)
+        trainer = Trainer(
+            program,
+            update,
+            schedule,
+            data,
+            batches,
+            spec,
+            validate=_validation(loaded, place, program, prepared, measures),
+            metrics={item.label: item.metric for item in measures.metrics},
+            augment=_augmentation(loaded.recipe.seed, prepared),
+            observers=observers,
+        )
+        start = RunStart(
+            recipe.name,
+            place.backend.name,
+            place.device,
+            spec.epochs,
+            batches.batches_per_epoch,
+            len(data),
+            count_samples(prepared.validation),
+            graph.parameter_count(trainable=True),
+            0 if checkpoint is None else checkpoint.state.epoch,
+        )
+        return cls(loaded, place, prepared, program, trainer, measures, start, checkpoint)
+
+    def train(self, folder: RunFolder) -> RunEnd:
+        """Train, keep checkpoints in ``folder``, and measure the test part with the kept weights."""
+        trainer = self.trainer
+        trainer.keeper = folder
+        trainer.observers = [MetricsLog(folder), *trackers(self.loaded.recipe, folder), *trainer.observers]
+        for observer in trainer.observers:
+            observer.on_start(self.start)
+        with interruptible() as interrupted:
+            trainer.interrupted = interrupted
+            end = trainer.run(None if self.checkpoint is None else self.checkpoint.state)
+        end = self._finish(folder, end)
+        for observer in trainer.observers:
+            observer.on_end(end)
+        _report(folder, self.prepared)
+        return end
+
+    def _finish(self, folder: RunFolder, end: RunEnd) -> RunEnd:
+        """Keep the weights that the run gives, and measure validation and test part with them."""
+        if end.reason == "interrupted":
+            how = f"go on with: unitrain fit --resume {folder.path}"
+            return replace(end, message=f"{end.message}; {how}")
+        if end.reason == "not finite":
+            how = "try a smaller learning rate, or clip gradients with optimizer.clip_norm"
+            return replace(end, message=f"{end.message}; {how}")
+        weights = averaged_weights(self.program)
+        if end.best_epoch is not None and folder.best.is_file():
+            best = Checkpoint.load(folder.best)
+            weights = {**best.weights, **best.slots.get("ema", {})}
+        folder.keep_weights(weights)
+        self.program.load_weights(weights)
+        evaluator = self.measures.evaluator(self.loaded.recipe.training.evaluation_batch_size)
+        parts = {
+            part: {} if split is None else evaluator.evaluate(self.program, batchable(split))
+            for part, split in (("validation", self.prepared.validation), ("test", self.prepared.test))
+        }
+        return replace(end, **parts)
+
+
+def fit(
+    recipe: str | Path | LoadedRecipe,
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+) -> FitResult:
+    """Train a recipe and leave a run folder.
+
+    Parameters
+    ----------
+    recipe
+        A YAML file, or a recipe loaded before.
+    backend, device
+        Instead of the recipe's.
+    out
+        Folder of the run; by default ``runs/<name>-<backend>-<time>``.
+    overrides
+        ``field.path=value`` settings, when ``recipe`` is a file.
+    observers
+        Told of the run's progress.
+
+    Raises
+    ------
+    InputError
+        Something in the recipe, its model or its data is wrong, or the backend or device is not there.
+    """
+    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
+    place = Place.choose(loaded, backend, device)
+    run = Run.assemble(loaded, place, observers=observers)
+    folder = RunFolder.create(None if out is None else Path(out), loaded.recipe.name, place.backend.name)
+    write_description(folder, run)
+    return FitResult(folder, run.train(folder))
+
+
+def resume(
+    path: str | Path,
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+) -> FitResult:
+    """Go on with a run from its last checkpoint, on its own backend or another. Raises `InputError`."""
+    folder = RunFolder.open(Path(path))
+    loaded = load_run(folder, overrides)
+    environment = folder.read_json(folder.environment)
+    place = Place.choose(loaded, backend or environment.get("backend"), device)
+    checkpoint = Checkpoint.load(folder.last)
+    if checkpoint.state.epoch >= loaded.recipe.training.epochs:
+        raise InputError(
+            f"the run has finished: {checkpoint.state.epoch} epochs are done",
+            file=str(folder.path),
+            hint=f"train longer with --epochs {2 * checkpoint.state.epoch}",
+        )
+    run = Run.assemble(loaded, place, checkpoint=checkpoint, observers=observers)
+    write_text(folder.recipe, loaded.recipe.to_yaml())
+    return FitResult(folder, run.train(folder))
+
+
+def load_run(folder: RunFolder, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read back the recipe and model of a run folder. Relative data paths count from the recipe's folder."""
+    loaded = load_recipe(folder.recipe, overrides)
+    origin = Path(folder.read_json(folder.environment)["recipe_folder"])
+    return replace(loaded, folder=origin)
+
+
+def write_description(folder: RunFolder, run: Run) -> None:
+    """Write what is known before the first step: recipe, model, preprocessing, environment."""
+    loaded = run.loaded
+    recipe = loaded.recipe.model_copy(
+        update={"model": ModelReference(file=folder.model.name), "backend": run.place.backend.name}
+    )
+    write_text(folder.recipe, recipe.to_yaml())
+    write_text(folder.model, loaded.model.to_yaml())
+    folder.write_json(folder.preprocessing, run.prepared.preprocessing.to_plain())
+    folder.write_json(
+        folder.environment,
+        describe_environment(
+            backend=run.place.backend.name,
+            device=run.place.device,
+            seed=loaded.recipe.seed,
+            deterministic=loaded.recipe.deterministic,
+            recipe_folder=str(loaded.folder.resolve()),
+            data=run.prepared.report.lines(),
+        ),
+    )
+
+
+def _report(folder: RunFolder, prepared: Prepared) -> None:
+    """Write the report where the extra for it is installed; a run is whole without one."""
+    classes = next((names for names in prepared.classes.values() if names), ())
+    with suppress(InputError):
+        write_report(folder, [str(name) for name in classes])
+
+
+def _check_checkpoint(graph: Graph, checkpoint: Checkpoint) -> None:
+    problems = check_weights(graph, checkpoint.weights)
+    if problems:
+        raise InputError(f"the checkpoint does not fit the model: {problems[0]}")
+
+
+def _validation(
+    loaded: LoadedRecipe, place: Place, program: Program, prepared: Prepared, measures: Measures
+) -> Callable[[], dict[str, Any]] | None:
+    """Return what measures the validation part, with the moving average of the weights where one is kept."""
+    if prepared.validation is None:
+        return None
+    data = batchable(prepared.validation)
+    evaluator = measures.evaluator(loaded.recipe.training.evaluation_batch_size)
+    if "ema" not in make_update(loaded).slots:
+        return lambda: evaluator.evaluate(program, data)
+    averaged = place.backend.compile(loaded.graph, program.weights(), settings(loaded, place.device))
+
+    def validate() -> dict[str, Any]:
+        averaged.load_weights(averaged_weights(program))
+        return evaluator.evaluate(averaged, data)
+
+    return validate
+
+
+def _augmentation(seed: int, prepared: Prepared) -> Augment | None:
+    """Return the augmentation of a batch, each batch with a generator of its own, or None."""
+    augmenter = prepared.augmenter
+    if augmenter is None:
+        return None
+
+    def augment(inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
+        return augmenter(inputs, stream(seed, "augment", batch))
+
+    return augment
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request that `Trainer` sees; the second acts as usual."""
+    asked = False
+    previous: dict[int, Any] = {}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(number, previous[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, ask)
+    except ValueError:
+        # Signals are the main thread's; a run in another thread is stopped by its owner.
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def rehearse(
+    recipe: str | Path, *, backend: str | None = None, device: str | None = None, overrides: Sequence[str] = ()
+) -> list[str]:
+    """Check everything a run needs, take one step on real data, keep nothing; return lines to print."""
+    loaded = load_recipe(recipe, overrides)
+    place = Place.choose(loaded, backend, device)
+    run = Run.assemble(loaded, place)
+    run.trainer.spec = loaded.recipe.training.model_copy(update={"max_steps": 1})
+    run.trainer.validate = None
+    end = run.trainer.run()
+    if end.reason == "not finite":
+        raise InputError(end.message)
+    batches = run.trainer.batches
+    updates = batches.updates_per_epoch * loaded.recipe.training.epochs
+    start = run.start
+    return [
+        f"{start.name} on {start.backend} ({start.device}): one step taken, loss "
+        f"{run.trainer.training_values()['loss']:.4f}",
+        f"  model       {loaded.graph.name}, {start.parameters:,} parameters, {loaded.graph.macs:,} MACs a sample",
+        f"  data        {start.training_samples:,} training, {start.validation_samples:,} validation, "
+        f"{count_samples(run.prepared.test):,} test samples",
+        f"  would run   {loaded.recipe.training.epochs} epochs of {batches.batches_per_epoch} batches, "
+        f"{updates:,} updates",
+        *(f"  note        {line}" for line in run.prepared.report.lines()),
+    ]
+
+
+def where_things_lie(result: FitResult) -> str:
+    """Say where the run folder, the weights and the report are."""
+    folder = result.folder
+    lines = [f"run folder  {folder.path}"]
+    if folder.weights.is_file():
+        lines.append(f"weights     {folder.weights}")
+    if folder.report.is_file():
+        lines.append(f"report      {folder.report}")
+    return "\n".join(lines)

@@ -1,0 +1,144 @@
+"""Using a trained run: measuring it, and predicting with it, on any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.contract import Program
+from unitrain.data.load import apply_stored
+from unitrain.data.preprocess import Preprocessing
+from unitrain.spec.errors import InputError, unknown_name
+from unitrain.train.fit import load_run
+from unitrain.train.recipe import LoadedRecipe
+from unitrain.train.run_folder import RunFolder
+from unitrain.train.session import Measures, Place, batchable, prepare_data, settings
+from unitrain.weights.store import load_weights, write_atomically
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run folder with its kept weights, compiled for inference."""
+
+    folder: RunFolder
+    loaded: LoadedRecipe
+    place: Place
+    program: Program
+    preprocessing: Preprocessing
+
+    @classmethod
+    def open(cls, path: str | Path, *, backend: str | None = None, device: str | None = None) -> TrainedRun:
+        """Read a run folder and compile its model, on another backend if one is named. Raises `InputError`."""
+        folder = RunFolder.open(Path(path))
+        loaded = load_run(folder)
+        place = Place.choose(loaded, backend, device)
+        weights = load_weights(folder.weights, loaded.graph)
+        program = place.backend.compile(loaded.graph, weights, settings(loaded, place.device))
+        preprocessing = Preprocessing.from_plain(folder.read_json(folder.preprocessing))
+        return cls(folder, loaded, place, program, preprocessing)
+
+    def evaluate(self, part: str = "test", data: Path | None = None) -> tuple[int, dict[str, Any]]:
+        """Measure a part of the recipe's data, or a file; return the number of samples and the values.
+
+        Raises
+        ------
+        InputError
+            The part is empty, or the file does not fit or holds no targets.
+        """
+        if data is not None:
+            split = apply_stored(self.preprocessing, data, need_targets=True).data
+        else:
+            if part not in PARTS:
+                raise unknown_name("part", part, PARTS)
+            found = getattr(prepare_data(self.loaded, self.preprocessing), part)
+            if found is None:
+                raise InputError(f"the recipe's data has no {part} part", allowed=", ".join(PARTS))
+            split = found
+        batch = batchable(split)
+        evaluator = Measures.of(self.loaded).evaluator(self.loaded.recipe.training.evaluation_batch_size)
+        return len(batch), evaluator.evaluate(self.program, batch)
+
+    def predict(self, data: Path) -> dict[str, npt.NDArray[Any]]:
+        """Predict a file: column name to one value a sample, classes by name.
+
+        For each output: ``prediction``, and for classes ``probability`` of the predicted one and of each class.
+        Several outputs have their names before the columns'.
+        """
+        split = apply_stored(self.preprocessing, data).data
+        size = self.loaded.recipe.training.evaluation_batch_size
+        columns: dict[str, npt.NDArray[Any]] = {}
+        outputs = self.program.predict(split.inputs, size)
+        for name, values in outputs.items():
+            prefix = "" if len(outputs) == 1 else f"{name}."
+            for label, column in self._readable(name, values.astype(np.float64)).items():
+                columns[prefix + label] = column
+        return columns
+
+    def _readable(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+        """Turn an output's numbers into what they mean: classes with probabilities, or numbers in target units."""
+        loss = self.loaded.losses[name].loss.type if name in self.loaded.losses else None
+        classes = self.preprocessing.classes().get(name)
+        if loss == "cross_entropy" and values.ndim == 2:
+            shifted = np.exp(values - values.max(axis=1, keepdims=True))
+            probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+            names = [str(label) for label in classes or range(values.shape[1])]
+            names += [f"class {index}" for index in range(len(names), values.shape[1])]
+            chosen = probabilities.argmax(axis=1)
+            return {
+                "prediction": np.array(names)[chosen],
+                "probability": probabilities.max(axis=1),
+                **{f"probability.{label}": probabilities[:, index] for index, label in enumerate(names)},
+            }
+        if loss == "binary_cross_entropy" and values.reshape(len(values), -1).shape[1] == 1:
+            probability = 0.5 * (1.0 + np.tanh(0.5 * values.reshape(-1)))
+            names = [str(label) for label in classes or (0, 1)]
+            chosen = (probability > 0.5).astype(int)
+            return {"prediction": np.array(names)[chosen], f"probability.{names[-1]}": probability}
+        values = self.preprocessing.invert(name, values)
+        if values.ndim == 1 or values.shape[1:] == (1,):
+            return {"prediction": values.reshape(-1)}
+        if values.ndim == 2:
+            return {f"prediction.{index}": values[:, index] for index in range(values.shape[1])}
+        return {"prediction": values}
+
+
+def write_predictions(
+    path: Path, columns: Mapping[str, npt.NDArray[Any]], *, replace: bool = False
+) -> None:
+    """Write predictions as CSV, Parquet or npz, by the suffix, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        The suffix is unknown, the file is there already, or arrays of several axes do not fit a table.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet", ".npz"):
+        raise InputError("unknown kind of file", file=str(path), found=suffix, allowed=".csv, .parquet, .npz")
+    if path.exists() and not replace:
+        raise InputError("the file is there already", file=str(path), hint="--force replaces it")
+    if not path.parent.is_dir():
+        raise InputError("the folder does not exist", file=str(path.parent))
+    if suffix == ".npz":
+        write_atomically(path, lambda temporary: _write_npz(temporary, columns))
+        return
+    if any(column.ndim != 1 for column in columns.values()):
+        raise InputError("predictions of several axes do not fit a table", file=str(path), hint="write an .npz")
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    table = pyarrow.table({name: pyarrow.array(column) for name, column in columns.items()})
+    writer = csv.write_csv if suffix == ".csv" else parquet.write_table
+    write_atomically(path, lambda temporary: writer(table, temporary))
+
+
+def _write_npz(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    with path.open("wb") as handle:
+        np.savez_compressed(handle, **dict(columns))

@@ -1,0 +1,206 @@
+"""The mathematics of the losses, written once for all frameworks, with hand-derived gradients.
+
+Each loss is a weighted mean: `terms` gives numerator and denominator, `gradient` the derivative of the numerator by
+the prediction. ``weight`` is one number a sample, ``[batch]``, or None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import assert_never
+
+import numpy as np
+
+from unitrain.backends.contract import ArrayNamespace, LossFunction, Tensor
+from unitrain.spec.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    KlDivergence,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+)
+
+
+def make_loss(spec: Loss) -> LossFunction:
+    """Return the mathematics of a loss specification."""
+    match spec:
+        case CrossEntropy():
+            return SoftmaxCrossEntropy(spec)
+        case BinaryCrossEntropy():
+            return SigmoidCrossEntropy(spec)
+        case MeanSquaredError() | MeanAbsoluteError() | Huber():
+            return Distance(spec)
+        case KlDivergence():
+            return Divergence()
+        case _:
+            assert_never(spec)
+
+
+def log_softmax(xp: ArrayNamespace, logits: Tensor) -> Tensor:
+    """Return the logarithm of softmax over the last axis, without overflow."""
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
+
+
+def sigmoid(xp: ArrayNamespace, x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)), without overflow."""
+    return 0.5 * (1.0 + xp.tanh(0.5 * x))
+
+
+def element_weights(xp: ArrayNamespace, weight: Tensor | None, like: Tensor) -> Tensor:
+    """Spread sample weights ``[batch]``, or ones, over the elements of ``like`` ``[batch, ...]``."""
+    ones = xp.ones_like(like)
+    if weight is None:
+        return ones
+    return ones * xp.reshape(xp.cast(weight, like), (-1, *(1,) * (len(like.shape) - 1)))
+
+
+def match_shape(xp: ArrayNamespace, target: Tensor, prediction: Tensor) -> Tensor:
+    """Bring targets into the dtype and shape of the prediction: ``[batch]`` beside ``[batch, 1]``.
+
+    Raises
+    ------
+    ValueError
+        They differ by more than axes of size 1; without this NumPy's rules would pair each with each.
+    """
+    if prod(target.shape[1:]) != prod(prediction.shape[1:]):
+        raise ValueError(
+            f"targets of shape {list(target.shape)} do not fit predictions of {list(prediction.shape)}"
+        )
+    return xp.cast(xp.reshape(target, (-1, *prediction.shape[1:])), prediction)
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy:
+    """l = -sum_k q_k log softmax(x)_k with q the smoothed one-hot target; dl/dx = softmax(x) - q."""
+
+    spec: CrossEntropy
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return sum(w * l) and sum(w), w = sample weight * class weight, 0 where ignored."""
+        wanted, weights = self._wanted(xp, prediction, target, weight)
+        losses = -xp.sum(wanted * log_softmax(xp, prediction), axis=-1)
+        return xp.sum(weights * losses), xp.sum(weights)
+
+    def gradient(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Return w * (softmax(x) - q)."""
+        wanted, weights = self._wanted(xp, prediction, target, weight)
+        return weights[..., None] * (xp.exp(log_softmax(xp, prediction)) - wanted)
+
+    def _wanted(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the target distribution ``[batch, ..., class]`` and the weights ``[batch, ...]``."""
+        classes = int(prediction.shape[-1])
+        target = xp.reshape(target, (-1, *prediction.shape[1:-1]))
+        one_hot = xp.one_hot(target, classes, prediction)
+        weights = element_weights(xp, weight, one_hot[..., 0])
+        if self.spec.class_weights is not None:
+            factors = xp.asarray(np.array(self.spec.class_weights), prediction)
+            weights = weights * xp.sum(one_hot * factors, axis=-1)
+        if self.spec.ignore_index is not None:
+            weights = weights * xp.cast(target != self.spec.ignore_index, prediction)
+        s = self.spec.label_smoothing
+        return (one_hot if s == 0.0 else one_hot * (1.0 - s) + s / classes), weights
+
+
+@dataclass(frozen=True)
+class SigmoidCrossEntropy:
+    """l = max(x, 0) - x * y + log(1 + exp(-abs(x))); dl/dx = sigmoid(x) - y."""
+
+    spec: BinaryCrossEntropy
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return sum(w * l) and sum(w)."""
+        wanted, weights = self._wanted(xp, prediction, target, weight)
+        losses = xp.maximum(prediction, 0.0) - prediction * wanted + xp.log1p(xp.exp(-xp.abs(prediction)))
+        return xp.sum(weights * losses), xp.sum(weights)
+
+    def gradient(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Return w * (sigmoid(x) - y)."""
+        wanted, weights = self._wanted(xp, prediction, target, weight)
+        return weights * (sigmoid(xp, prediction) - wanted)
+
+    def _wanted(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        y = match_shape(xp, target, prediction)
+        weights = element_weights(xp, weight, prediction)
+        if self.spec.class_weights is not None:
+            zero, one = self.spec.class_weights
+            weights = weights * (zero + (one - zero) * y)
+        s = self.spec.label_smoothing
+        return (y if s == 0.0 else y * (1.0 - s) + 0.5 * s), weights
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Squared, absolute or Huber distance of each element, averaged over all elements."""
+
+    spec: MeanSquaredError | MeanAbsoluteError | Huber
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return sum(w * l) and sum(w)."""
+        error = prediction - match_shape(xp, target, prediction)
+        weights = element_weights(xp, weight, prediction)
+        match self.spec:
+            case MeanSquaredError():
+                losses = error * error
+            case MeanAbsoluteError():
+                losses = xp.abs(error)
+            case Huber(delta=delta):
+                inside = xp.minimum(xp.abs(error), delta)
+                # Inside the second term is 0, outside the first is delta^2 / 2.
+                losses = 0.5 * inside * inside + delta * (xp.abs(error) - inside)
+        return xp.sum(weights * losses), xp.sum(weights)
+
+    def gradient(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Return w times 2e, sign(e), or e limited to delta."""
+        error = prediction - match_shape(xp, target, prediction)
+        weights = element_weights(xp, weight, prediction)
+        match self.spec:
+            case MeanSquaredError():
+                return weights * (2.0 * error)
+            case MeanAbsoluteError():
+                return weights * xp.sign(error)
+            case Huber(delta=delta):
+                return weights * xp.clip(error, -delta, delta)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """l = sum_k p_k (log p_k - log softmax(x)_k), 0 log 0 = 0; dl/dx = softmax(x) sum(p) - p."""
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return sum(w * l) and sum(w) over all axes but the last."""
+        p = xp.cast(target, prediction)
+        entropy = p * xp.log(xp.where(p > 0.0, p, xp.ones_like(p)))
+        losses = xp.sum(entropy - p * log_softmax(xp, prediction), axis=-1)
+        weights = element_weights(xp, weight, losses)
+        return xp.sum(weights * losses), xp.sum(weights)
+
+    def gradient(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        """Return w * (softmax(x) sum(p) - p)."""
+        p = xp.cast(target, prediction)
+        weights = element_weights(xp, weight, p[..., 0])
+        softmax = xp.exp(log_softmax(xp, prediction))
+        return weights[..., None] * (softmax * xp.sum(p, axis=-1, keepdims=True) - p)

@@ -1,0 +1,341 @@
+"""The mathematics of the metrics: ratios of sums that stream on the device, and those that need all samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.spec import losses
+from unitrain.spec import metrics as specs
+from unitrain.spec.errors import InputError, unknown_name
+from unitrain.spec.recipe import OutputLoss
+from unitrain.train.losses import SoftmaxCrossEntropy, element_weights, match_shape
+
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
+
+
+class HostMetric(Protocol):
+    """A metric of a whole data set."""
+
+    streams: ClassVar[bool]
+    """Whether it is a function of a ratio of sums, and so also a `contract.MetricFunction`."""
+    higher_is_better: ClassVar[bool]
+
+    def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> Any:
+        """Measure predictions ``[batch, ...]``; a number, or a list of lists for a matrix."""
+        ...
+
+    def finish(self, ratio: float) -> float:
+        """Turn a ratio of sums into the metric's value."""
+        ...
+
+
+@dataclass(frozen=True)
+class BoundMetric:
+    """A metric, the output it measures, and what it is called."""
+
+    label: str
+    output: str
+    metric: Any
+
+
+def metric_labels(metrics: Sequence[specs.Metric], outputs: Sequence[str]) -> list[str]:
+    """Return what the metrics of a recipe are called. Raises `InputError` for an output that is not there."""
+    return [_label(metric, _output(metric, index, outputs), outputs) for index, metric in enumerate(metrics)]
+
+
+def bind_metrics(
+    metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLoss]
+) -> tuple[BoundMetric, ...]:
+    """Build the metrics of a recipe for its trained outputs."""
+    outputs = list(trained)
+    bound = []
+    for index, spec in enumerate(metrics):
+        output = _output(spec, index, outputs)
+        ignored = getattr(trained[output].loss, "ignore_index", None)
+        bound.append(BoundMetric(_label(spec, output, outputs), output, make_metric(spec, ignored)))
+    return tuple(bound)
+
+
+def _output(metric: specs.Metric, index: int, outputs: Sequence[str]) -> str:
+    if metric.output is None:
+        if len(outputs) > 1:
+            raise InputError(
+                "a metric must name its output when several are trained",
+                field=("metrics", index),
+                allowed=", ".join(outputs),
+            )
+        return outputs[0]
+    if metric.output not in outputs:
+        raise unknown_name("output", metric.output, outputs, ("metrics", index, "output"))
+    return metric.output
+
+
+def _label(metric: specs.Metric, output: str, outputs: Sequence[str]) -> str:
+    name = f"top_{metric.k}" if isinstance(metric, specs.TopK) else metric.type
+    return name if len(outputs) == 1 else f"{output}/{name}"
+
+
+def make_metric(spec: specs.Metric, ignore_index: int | None = None) -> Any:
+    """Return the mathematics of a metric; targets equal to ``ignore_index`` count nothing where that is meant."""
+    match spec:
+        case specs.Accuracy():
+            return HitRate(1, ignore_index)
+        case specs.TopK(k=k):
+            return HitRate(k, ignore_index)
+        case specs.Perplexity():
+            return Perplexity(losses.CrossEntropy(ignore_index=ignore_index))
+        case specs.Mse() | specs.Rmse():
+            return MeanError(squared=True, root=isinstance(spec, specs.Rmse))
+        case specs.Mae():
+            return MeanError(squared=False, root=False)
+        case specs.R2():
+            return Determination()
+        case specs.Auc():
+            return AreaUnderCurve(ignore_index)
+        case (
+            specs.BalancedAccuracy()
+            | specs.Precision()
+            | specs.Recall()
+            | specs.F1()
+            | specs.ConfusionMatrix()
+        ):
+            return FromCounts(spec, ignore_index)
+        case _:
+            assert_never(spec)
+
+
+class _Streaming:
+    """Evaluates on the host with the very terms that stream on the device."""
+
+    streams: ClassVar[bool] = True
+    higher_is_better: ClassVar[bool] = False
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return numerator and denominator."""
+        raise NotImplementedError
+
+    def finish(self, ratio: float) -> float:
+        """The ratio itself."""
+        return ratio
+
+    def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> float:
+        """Measure a whole data set in float64."""
+        numerator, denominator = self.terms(NumpyNamespace(), prediction, target, weight)
+        return self.finish(float(numerator / denominator)) if denominator else math.nan
+
+
+@dataclass(frozen=True)
+class HitRate(_Streaming):
+    """Share of elements whose target is among the k largest logits; for one logit, whose sign is the target's."""
+
+    k: int
+    ignore_index: int | None = None
+    higher_is_better: ClassVar[bool] = True
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted hits and the weights."""
+        if _one_logit(prediction, target):
+            wanted = match_shape(xp, target, prediction)
+            hits = xp.cast((prediction > 0.0) == (wanted > 0.5), prediction)
+            weights = element_weights(xp, weight, prediction)
+            return xp.sum(weights * hits), xp.sum(weights)
+        target = xp.reshape(target, (-1, *prediction.shape[1:-1]))
+        one_hot = xp.one_hot(target, int(prediction.shape[-1]), prediction)
+        weights = element_weights(xp, weight, one_hot[..., 0])
+        if self.ignore_index is not None:
+            weights = weights * xp.cast(target != self.ignore_index, prediction)
+        if self.k == 1:
+            hits = xp.cast(xp.argmax(prediction, axis=-1) == target, prediction)
+        else:
+            own = xp.sum(one_hot * prediction, axis=-1)[..., None]
+            # Logits that stand before the target's: larger ones, and equal ones of earlier classes.
+            place = xp.asarray(np.arange(int(prediction.shape[-1])), prediction)
+            own_place = xp.sum(one_hot * place, axis=-1)[..., None]
+            ahead = (prediction > own) | ((prediction == own) & (place < own_place))
+            hits = xp.cast(xp.sum(xp.cast(ahead, prediction), axis=-1) < self.k, prediction)
+            hits = hits * xp.sum(one_hot, axis=-1)
+        return xp.sum(weights * hits), xp.sum(weights)
+
+
+@dataclass(frozen=True)
+class MeanError(_Streaming):
+    """Mean squared or absolute error over all elements, or the root of the former."""
+
+    squared: bool
+    root: bool
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted errors and the weights."""
+        error = prediction - match_shape(xp, target, prediction)
+        weights = element_weights(xp, weight, prediction)
+        return xp.sum(weights * (error * error if self.squared else xp.abs(error))), xp.sum(weights)
+
+    def finish(self, ratio: float) -> float:
+        """Take the root where asked for."""
+        return math.sqrt(ratio) if self.root else ratio
+
+
+@dataclass(frozen=True)
+class Perplexity(_Streaming):
+    """exp of the mean cross-entropy."""
+
+    spec: losses.CrossEntropy
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the terms of the cross-entropy."""
+        return SoftmaxCrossEntropy(self.spec).terms(xp, prediction, target, weight)
+
+    def finish(self, ratio: float) -> float:
+        """Return exp(ratio), infinity where that overflows."""
+        return math.exp(ratio) if ratio < 709.0 else math.inf
+
+
+class _Whole:
+    """Needs all samples at once."""
+
+    streams: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool] = True
+
+    def finish(self, ratio: float) -> float:
+        """Not a ratio of sums."""
+        raise TypeError(f"{type(self).__name__} does not stream")
+
+
+@dataclass(frozen=True)
+class FromCounts(_Whole):
+    """Everything that follows from the confusion matrix."""
+
+    spec: specs.BalancedAccuracy | specs.Precision | specs.Recall | specs.F1 | specs.ConfusionMatrix
+    ignore_index: int | None = None
+
+    def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> Any:
+        """Measure by counting."""
+        counts = confusion(prediction, target, weight, self.ignore_index)
+        right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        match self.spec:
+            case specs.ConfusionMatrix():
+                return counts.tolist()
+            case specs.BalancedAccuracy():
+                return float(_quotient(right, true)[true > 0].mean()) if true.any() else math.nan
+            case specs.Precision(average=average):
+                return _averaged(right, predicted, true, average)
+            case specs.Recall(average=average):
+                return _averaged(right, true, true, average)
+            case specs.F1(average=average):
+                return _averaged(2.0 * right, predicted + true, true, average)
+
+
+@dataclass(frozen=True)
+class AreaUnderCurve(_Whole):
+    """Share of (positive, negative) pairs in the right order, ties half (Hanley & McNeil 1982)."""
+
+    ignore_index: int | None = None
+
+    def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> float:
+        """Measure one class against the rest, for each class that occurs, when there are more than two."""
+        scores, wanted, weights = _flat(prediction, target, weight, self.ignore_index)
+        if scores.shape[1] == 1:
+            return _area(scores[:, 0], wanted == 1, weights)
+        if scores.shape[1] == 2:
+            return _area(scores[:, 1] - scores[:, 0], wanted == 1, weights)
+        shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+        areas = [_area(probabilities[:, k], wanted == k, weights) for k in range(scores.shape[1])]
+        known = [area for area in areas if not math.isnan(area)]
+        return float(np.mean(known)) if known else math.nan
+
+
+@dataclass(frozen=True)
+class Determination(_Whole):
+    """1 - sum(w (y - p)^2) / sum(w (y - mean)^2), the mean over targets; NaN for a constant target."""
+
+    def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> float:
+        """Measure in float64."""
+        count = len(prediction)
+        p = prediction.reshape(count, -1)
+        y = target.astype(np.float64).reshape(count, -1)
+        w = np.ones((count, 1)) if weight is None else weight[:, None]
+        mean = (w * y).sum(axis=0) / w.sum()
+        total = (w * (y - mean) ** 2).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scores = np.where(total > 0, 1.0 - (w * (y - p) ** 2).sum(axis=0) / total, np.nan)
+        return float(scores.mean())
+
+
+def confusion(
+    prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None = None
+) -> Floats:
+    """Count ``[true class, predicted class]``, weighted where there are weights."""
+    scores, wanted, weights = _flat(prediction, target, weight, ignore_index)
+    if scores.shape[1] == 1:
+        chosen, classes = (scores[:, 0] > 0.0).astype(np.int64), 2
+    else:
+        chosen, classes = scores.argmax(axis=1), scores.shape[1]
+    cells = np.bincount(wanted * classes + chosen, weights=weights, minlength=classes * classes)
+    return cells[: classes * classes].reshape(classes, classes).astype(np.float64)
+
+
+def _one_logit(prediction: Any, target: Any) -> bool:
+    """Tell one logit an element from one logit a class: by the sizes of prediction and target."""
+    return math.prod(prediction.shape[1:]) == math.prod(target.shape[1:])
+
+
+def _flat(
+    prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None
+) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
+    """Return scores ``[n, classes or 1]``, class numbers ``[n]`` and weights ``[n]``, ignored ones left out."""
+    wanted = target.reshape(-1).astype(np.int64)
+    scores = prediction.reshape(len(wanted), -1)
+    elements = len(wanted) // max(len(prediction), 1)
+    weights = np.ones(len(wanted)) if weight is None else np.repeat(weight, elements)
+    if ignore_index is not None:
+        kept = wanted != ignore_index
+        scores, wanted, weights = scores[kept], wanted[kept], weights[kept]
+    return scores, wanted, weights
+
+
+def _quotient(numerator: Floats, denominator: Floats) -> Floats:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _averaged(
+    numerator: Floats, denominator: Floats, true: Floats, average: specs.Average | None
+) -> float:
+    """Average a quotient over the classes, 0 where a class has no denominator."""
+    chosen = average or ("binary" if len(true) == 2 else "macro")
+    if chosen == "binary":
+        return float(_quotient(numerator, denominator)[1])
+    if chosen == "micro":
+        return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
+    values = _quotient(numerator, denominator)
+    if chosen == "weighted":
+        return float((values * true).sum() / true.sum()) if true.sum() else 0.0
+    return float(values.mean())
+
+
+def _area(scores: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> float:
+    """Count the weight of the pairs in the right order, ties half; NaN without both kinds."""
+    _, place = np.unique(scores, return_inverse=True)
+    up = np.bincount(place, weights=weights * positive)
+    down = np.bincount(place, weights=weights * ~positive)
+    if not up.sum() or not down.sum():
+        return math.nan
+    below = np.cumsum(down) - down
+    return float((up * (below + 0.5 * down)).sum() / (up.sum() * down.sum()))

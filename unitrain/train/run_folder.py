@@ -1,0 +1,204 @@
+"""The run folder: everything about one run, complete on its own.
+
+``recipe.yaml`` and ``model.yaml`` as resolved, ``weights.safetensors`` (the kept ones), ``checkpoints/``,
+``preprocessing.json``, ``metrics.jsonl``, ``environment.json``, ``result.json`` and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from unitrain.spec.errors import InputError, did_you_mean
+from unitrain.train.checkpoint import Checkpoint
+from unitrain.train.events import EpochDone, Observer, RunEnd, RunStart
+from unitrain.weights.store import save_tensors, write_text
+
+_PACKAGES = ("unitrain", "numpy", "scipy", "scikit-learn", "torch", "tensorflow", "keras", "pyarrow", "pillow")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder, and the reading and writing of its small files."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, requested: Path | None, name: str, backend: str) -> RunFolder:
+        """Make a new folder: the one asked for, or ``runs/<name>-<backend>-<time>``.
+
+        Raises
+        ------
+        InputError
+            The folder holds something already, or cannot be made.
+        """
+        if requested is not None:
+            path = requested
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise InputError(
+                    "the run folder is there already and is not empty",
+                    file=str(path),
+                    hint="name another folder, or go on with `unitrain fit --resume FOLDER`",
+                )
+        else:
+            stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+            path = first = Path("runs") / f"{name}-{backend}-{stamp}"
+            count = 1
+            while path.exists():
+                count += 1
+                path = first.with_name(f"{first.name}-{count}")
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"the run folder cannot be made: {error.strerror}", file=str(path)) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run. Raises `InputError` when the folder is not a run."""
+        folder = cls(path)
+        if not path.is_dir():
+            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise InputError(
+                "no such run folder", file=str(path), hint=did_you_mean(path.name, siblings)
+            )
+        if not folder.recipe.is_file() or not folder.model.is_file():
+            raise InputError("the folder is not a run: it has no recipe.yaml and model.yaml", file=str(path))
+        return folder
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def model(self) -> Path:
+        """The model's specification."""
+        return self.path / "model.yaml"
+
+    @property
+    def weights(self) -> Path:
+        """The kept weights: the best ones, or the last."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best monitored value."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def preprocessing(self) -> Path:
+        """What the preprocessing learnt from the training data."""
+        return self.path / "preprocessing.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, seed, device and command."""
+        return self.path / "environment.json"
+
+    @property
+    def report(self) -> Path:
+        """The page with curves and figures."""
+        return self.path / "report.html"
+
+    @property
+    def result(self) -> Path:
+        """How the run ended."""
+        return self.path / "result.json"
+
+    def keep_last(self, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint to go on from."""
+        checkpoint.save(self.last)
+
+    def keep_best(self, checkpoint: Checkpoint) -> None:
+        """Write the best checkpoint."""
+        checkpoint.save(self.best)
+
+    def keep_weights(self, weights: Any) -> None:
+        """Write the weights that the run gives."""
+        save_tensors(self.weights, weights, {"format": "unitrain canonical weights"})
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write a JSON file; what JSON cannot say (NaN, infinity) becomes null."""
+        write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+    def read_json(self, path: Path) -> Any:
+        """Read a JSON file. Raises `InputError` when it is missing or not JSON."""
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError("the run folder lacks this file", file=str(path)) from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"not readable as JSON: {error}", file=str(path)) from None
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the lines of ``metrics.jsonl``."""
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines() if line]
+
+
+class MetricsLog(Observer):
+    """Appends one JSON line an epoch to ``metrics.jsonl``."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_start(self, event: RunStart) -> None:
+        """Drop the lines of epochs that a resumed run does again."""
+        kept = [line for line in self.folder.history() if line["epoch"] <= event.first_epoch]
+        write_text(self.folder.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_epoch(self, event: EpochDone) -> None:
+        """Append the epoch."""
+        with self.folder.metrics.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(_plain(asdict(event)), allow_nan=False) + "\n")
+
+    def on_end(self, event: RunEnd) -> None:
+        """Write ``result.json``."""
+        self.folder.write_json(self.folder.result, asdict(event))
+
+
+def describe_environment(**more: Any) -> dict[str, Any]:
+    """Return versions and platform, with ``more`` added."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "command": sys.argv,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **more,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

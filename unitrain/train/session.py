@@ -1,0 +1,137 @@
+"""What a run is made of: recipe, data, program, evaluator, put together once for fitting and evaluating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from unitrain.backends import load_backend, resolve_device
+from unitrain.backends.contract import Backend, Batchable, Program, Settings, TrainingRule
+from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.data.dataset import Prepared
+from unitrain.data.dataset import Split as DataSplit
+from unitrain.data.load import prepare
+from unitrain.data.preprocess import Preprocessing
+from unitrain.spec.data import Task
+from unitrain.spec.errors import InputError
+from unitrain.train.evaluation import Evaluator
+from unitrain.train.losses import make_loss
+from unitrain.train.metrics import BoundMetric, bind_metrics
+from unitrain.train.recipe import LoadedRecipe
+from unitrain.train.update import Update
+from unitrain.weights.random import stream
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens: a backend and one of its devices."""
+
+    backend: Backend
+    device: str
+
+    @classmethod
+    def choose(cls, loaded: LoadedRecipe, backend: str | None, device: str | None) -> Place:
+        """Take the command line's choice, else the recipe's. Raises `InputError` when it is not there."""
+        chosen = load_backend(backend or loaded.recipe.backend)
+        return cls(chosen, resolve_device(chosen, device or loaded.recipe.device))
+
+
+def task_of(loaded: LoadedRecipe) -> Task | None:
+    """Tell from the losses whether targets are classes or numbers; None when they do not say."""
+    kinds = {loss.loss.type for loss in loaded.losses.values()}
+    if kinds <= {"cross_entropy", "binary_cross_entropy"}:
+        return "classification"
+    if kinds <= {"mse", "mae", "huber"}:
+        return "regression"
+    return None
+
+
+def prepare_data(loaded: LoadedRecipe, stored: Preprocessing | None = None) -> Prepared:
+    """Read, split and preprocess the recipe's data; with what a run has stored, or fitted anew."""
+    recipe = loaded.recipe
+    prepared = prepare(
+        recipe.data,
+        loaded.folder,
+        loaded.graph.inputs,
+        list(loaded.losses),
+        task_of(loaded),
+        lambda purpose: stream(recipe.seed, "data", purpose),
+        stored,
+    )
+    _check_targets(loaded, prepared)
+    return prepared
+
+
+def batchable(split: DataSplit) -> Batchable:
+    """Hand a data set to a program."""
+    return Batchable(split.inputs, split.targets, split.weight)
+
+
+def _check_targets(loaded: LoadedRecipe, prepared: Prepared) -> None:
+    """Compare the number of classes with the width of the output that must tell them apart."""
+    for name, loss in loaded.losses.items():
+        classes = prepared.classes.get(name)
+        shape = loaded.graph.shape(loaded.graph.outputs[name])
+        if loss.loss.type != "cross_entropy" or classes is None or not shape:
+            continue
+        if len(classes) > shape[-1]:
+            raise InputError(
+                f"the data has {len(classes)} classes and the output '{name}' is {shape[-1]} wide",
+                field=("model",),
+                found=", ".join(map(str, classes[:12])),
+                hint=f"give the layer '{name}' {len(classes)} units",
+            )
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Losses and metrics of a recipe, bound to the outputs they measure."""
+
+    losses: Mapping[str, Any]
+    metrics: tuple[BoundMetric, ...]
+
+    @classmethod
+    def of(cls, loaded: LoadedRecipe) -> Measures:
+        """Build the losses and metrics that a recipe names."""
+        losses = {name: (item.factor, make_loss(item.loss)) for name, item in loaded.losses.items()}
+        return cls(losses, bind_metrics(loaded.recipe.metrics, loaded.losses))
+
+    def rule(self, update: Update) -> TrainingRule:
+        """Return what a training step computes; metrics that need all samples at once are left out."""
+        streamed = [
+            (item.label, item.output, item.metric) for item in self.metrics if item.metric.streams
+        ]
+        return TrainingRule(self.losses, streamed, update)
+
+    def evaluator(self, batch_size: int) -> Evaluator:
+        """Return what measures a data set."""
+        metrics = [(item.label, item.output, item.metric) for item in self.metrics]
+        return Evaluator(NumpyNamespace(), self.losses, metrics, batch_size)
+
+
+def settings(loaded: LoadedRecipe, device: str) -> Settings:
+    """Return how a recipe's program runs."""
+    recipe = loaded.recipe
+    return Settings(device, recipe.training.precision, recipe.seed, recipe.deterministic)
+
+
+def make_update(loaded: LoadedRecipe) -> Update:
+    """Return the recipe's optimizer, with the model's parameters that decay."""
+    decays = {
+        name: parameter.decay for name, parameter in loaded.graph.parameters.items() if parameter.trainable
+    }
+    return Update(loaded.recipe.optimizer, decays)
+
+
+def averaged_weights(program: Program) -> dict[str, npt.NDArray[Any]]:
+    """Return the weights to evaluate and keep: moving averages where they are kept, else the weights."""
+    weights = program.weights()
+    return {**weights, **program.slots().get("ema", {})}
+
+
+def count_samples(split: DataSplit | None) -> int:
+    """Return the number of samples of a part that may be absent."""
+    return 0 if split is None else len(split)

@@ -1,0 +1,336 @@
+"""The shared trainer: plans blocks of steps, hands them to a program, and decides at their edges."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.contract import Batchable, Plan, Program, Statistics
+from unitrain.spec.training import TrainingSpec
+from unitrain.train.checkpoint import Checkpoint
+from unitrain.train.diagnosis import first_non_finite
+from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd
+from unitrain.train.plan import Batches, BlockLength
+from unitrain.train.metrics import HostMetric
+from unitrain.train.schedules import Schedule
+from unitrain.train.state import TrainingState
+from unitrain.train.update import Update
+
+
+class Validation(Protocol):
+    """Measures the validation set with the weights a program has now: ``{"loss": ..., label: ...}``."""
+
+    def __call__(self) -> dict[str, Any]: ...
+
+
+class Keeper(Protocol):
+    """Keeps checkpoints."""
+
+    def keep_last(self, checkpoint: Checkpoint) -> None:
+        """Keep the state to go on from."""
+        ...
+
+    def keep_best(self, checkpoint: Checkpoint) -> None:
+        """Keep the weights with the best monitored value."""
+        ...
+
+
+class Augment(Protocol):
+    """Changes one training batch: the inputs of the samples, and the number of the batch."""
+
+    def __call__(
+        self, inputs: dict[str, npt.NDArray[Any]], batch: int
+    ) -> dict[str, npt.NDArray[Any]]: ...
+
+
+@dataclass
+class Trainer:
+    """Trains a program.
+
+    Parameters
+    ----------
+    program
+        Compiled with a rule whose updater is ``update``.
+    update
+        Gives the optimizer's coefficients for each update.
+    schedule
+        Gives the learning rates.
+    data
+        The training set.
+    batches
+        How the training set is cut.
+    spec
+        The course of the run.
+    validate
+        Measures the validation set; None when there is none.
+    keeper
+        Keeps checkpoints; None keeps none.
+    metrics
+        Label to metric: how a ratio of sums becomes its value, and whether larger is better.
+    augment
+        Changes training batches on the host, or None.
+    observers
+        Told what happens.
+    interrupted
+        Asked at every block's edge whether to stop.
+    """
+
+    program: Program
+    update: Update
+    schedule: Schedule
+    data: Batchable
+    batches: Batches
+    spec: TrainingSpec
+    validate: Validation | None = None
+    keeper: Keeper | None = None
+    metrics: Mapping[str, HostMetric] = field(default_factory=dict)
+    augment: Augment | None = None
+    observers: Sequence[Observer] = ()
+    interrupted: Callable[[], bool] = lambda: False
+
+    state: TrainingState = field(init=False, default_factory=TrainingState)
+    _placed: Any = field(init=False, default=None)
+    _block_length: BlockLength = field(init=False, default_factory=BlockLength)
+    _clock: float = field(init=False, default=0.0)
+    _seconds_before: float = field(init=False, default=0.0)
+    _validation: dict[str, Any] = field(init=False, default_factory=dict)
+
+    def run(self, state: TrainingState | None = None) -> RunEnd:
+        """Train until something ends the run; return why it ended. Observers' ``on_end`` is the caller's."""
+        self.state = state or TrainingState()
+        if self.state.schedule:
+            self.schedule.load_state(self.state.schedule)
+        self._placed = None if self.augment else self.program.place(self.data)
+        self._clock = time.perf_counter()
+        self._seconds_before = self.state.seconds
+        while self.state.epoch < self.spec.epochs:
+            started = time.perf_counter()
+            samples_before = self.state.samples
+            end = self._epoch()
+            if end is not None:
+                return end
+            speed = (self.state.samples - samples_before) / max(time.perf_counter() - started, 1e-9)
+            stop = self._end_epoch(speed)
+            if stop is not None:
+                return stop
+        return self._end("finished", f"trained for {self.state.epoch} epochs")
+
+    def _epoch(self) -> RunEnd | None:
+        """Train to the end of the epoch under way; return the run's end when it comes first."""
+        state = self.state
+        order = self.batches.order(state.epoch)
+        while state.batch < self.batches.batches_per_epoch:
+            first = state.batch
+            end = self.batches.block_end(first, self._block_length.length)
+            plan, rates = self._plan(order, first, self._within_step_limit(first, end))
+            started = time.perf_counter()
+            statistics = self._run_block(plan)
+            seconds = time.perf_counter() - started
+            self._block_length.observe(len(plan), seconds)
+            if not self._account(plan, statistics):
+                return self._not_finite(plan, statistics)
+            state.seconds = self._seconds_before + time.perf_counter() - self._clock
+            event = BlockDone(
+                state.epoch + 1,
+                state.batch,
+                self.training_values(),
+                float(rates[-1]),
+                plan.indices.size / max(seconds, 1e-9),
+            )
+            for observer in self.observers:
+                observer.on_block(event)
+            stop = self._limit(plan)
+            if stop is not None:
+                return stop
+        return None
+
+    def _within_step_limit(self, first: int, end: int) -> int:
+        """Shorten a block so that it does not pass the limit of updates."""
+        if self.spec.max_steps is None:
+            return end
+        left = self.spec.max_steps - self.state.updates
+        first_group = first - first % self.batches.accumulate
+        return max(first + 1, min(end, first_group + left * self.batches.accumulate))
+
+    def _plan(
+        self, order: npt.NDArray[np.int32], first: int, end: int
+    ) -> tuple[Plan, npt.NDArray[np.float64]]:
+        groups = [self.batches.group(batch) for batch in range(first, end)]
+        apply = np.array([last for _, last in groups])
+        scale = np.array([factor for factor, _ in groups])
+        # Number of the update that each batch contributes to, counted from the first of this block.
+        number = np.cumsum(apply) - apply
+        count = int(number[-1]) + 1
+        rates = self.schedule.learning_rates(self.state.updates, count)
+        coefficients = self.update.coefficients(rates, self.state.updates)[number]
+        rows = self.batches.rows(order, first, end)
+        return Plan(rows, coefficients, scale, apply, self.state.batches), rates
+
+    def _run_block(self, plan: Plan) -> Statistics:
+        if self.augment is None:
+            return self.program.run_steps(self._placed, plan)
+        changed = [
+            self.augment(
+                {name: array[rows] for name, array in self.data.inputs.items()}, plan.first_step + index
+            )
+            for index, rows in enumerate(plan.indices)
+        ]
+        flat = plan.indices.reshape(-1)
+        block = Batchable(
+            {name: np.concatenate([batch[name] for batch in changed]) for name in self.data.inputs},
+            {name: array[flat] for name, array in self.data.targets.items()},
+            None if self.data.weight is None else self.data.weight[flat],
+        )
+        indices = np.arange(plan.indices.size, dtype=np.int32).reshape(plan.indices.shape)
+        placed = self.program.place(block)
+        return self.program.run_steps(
+            placed, Plan(indices, plan.coefficients, plan.scale, plan.apply, plan.first_step)
+        )
+
+    def _account(self, plan: Plan, statistics: Statistics) -> bool:
+        """Add a block to the state; return False when its last loss is not finite."""
+        state = self.state
+        finite = bool(np.isfinite(statistics.losses).all()) and len(statistics.losses) == len(plan)
+        done = len(statistics.losses) - (0 if finite else 1)
+        batch_size = plan.indices.shape[1]
+        state.batch += done
+        state.batches += done
+        state.updates += int(plan.apply[:done].sum())
+        state.samples += done * batch_size
+        state.loss_sum += float(statistics.losses[:done].sum()) * batch_size
+        for label, (numerator, denominator) in statistics.metric_terms.items():
+            before = state.metric_terms.get(label, (0.0, 0.0))
+            state.metric_terms[label] = (before[0] + numerator, before[1] + denominator)
+        return finite
+
+    def training_values(self) -> dict[str, float]:
+        """Return the mean loss and the metrics of the epoch under way."""
+        values = {"loss": self.state.loss_sum / max(self.state.samples, 1)}
+        for label, (numerator, denominator) in self.state.metric_terms.items():
+            values[label] = self.metrics[label].finish(numerator / denominator if denominator else math.nan)
+        return values
+
+    def _limit(self, plan: Plan) -> RunEnd | None:
+        """Return the run's end when a limit is reached or the user interrupts, at an update's edge."""
+        if not plan.apply[-1]:
+            return None
+        if self.interrupted():
+            return self._stop_early("interrupted", "stopped by the user")
+        if self.spec.max_steps is not None and self.state.updates >= self.spec.max_steps:
+            return self._stop_early("step limit", f"reached max_steps: {self.spec.max_steps}")
+        if self.spec.max_minutes is not None and self.state.seconds >= 60 * self.spec.max_minutes:
+            return self._stop_early("time limit", f"reached max_minutes: {self.spec.max_minutes:g}")
+        return None
+
+    def _stop_early(self, reason: str, message: str) -> RunEnd:
+        """End within an epoch: keep the state, and measure validation once where that was asked for."""
+        if self.state.batch == self.batches.batches_per_epoch:
+            ended = self._end_epoch(0.0)
+            if ended is not None:
+                return ended
+        elif reason != "interrupted":
+            if self.validate is not None:
+                self._validation = self.validate()
+                if self.spec.keep_best is not None and self._is_better(self.spec.keep_best, self.state.best_value):
+                    self._keep_best(self.state.epoch + 1)
+        self._keep_last()
+        return self._end(reason, message)
+
+    def _end_epoch(self, samples_per_second: float) -> RunEnd | None:
+        state = self.state
+        training = self.training_values()
+        if self.validate is not None:
+            self._validation = self.validate()
+        state.epoch += 1
+        rate = float(self.schedule.learning_rates(max(state.updates - 1, 0), 1)[0])
+        if "loss" in self._validation:
+            monitor = getattr(self.schedule, "monitor", None)
+            if monitor is not None:
+                self.schedule.observe(float(self._validation[monitor]))
+        best = False
+        if self.spec.keep_best is not None and self._validation:
+            best = self._is_better(self.spec.keep_best, state.best_value)
+            if best:
+                self._keep_best(state.epoch)
+        stopping = self._patience_is_over()
+        state.begin_epoch()
+        state.schedule = self.schedule.state()
+        state.seconds = self._seconds_before + time.perf_counter() - self._clock
+        event = EpochDone(
+            state.epoch,
+            state.updates,
+            training,
+            self._validation,
+            rate,
+            state.seconds,
+            samples_per_second,
+            best,
+        )
+        for observer in self.observers:
+            observer.on_epoch(event)
+        last = state.epoch == self.spec.epochs or stopping
+        if last or state.epoch % self.spec.checkpoint_every == 0:
+            self._keep_last()
+        if stopping and self.spec.early_stopping is not None:
+            monitor = self.spec.early_stopping.monitor
+            return self._end(
+                "early stopping", f"validation {monitor} has not improved for {state.bad_evaluations} evaluations"
+            )
+        return None
+
+    def _patience_is_over(self) -> bool:
+        rule = self.spec.early_stopping
+        if rule is None or not self._validation:
+            return False
+        if self._is_better(rule.monitor, self.state.stopping_best, rule.minimum_change):
+            self.state.stopping_best = float(self._validation[rule.monitor])
+            self.state.bad_evaluations = 0
+        else:
+            self.state.bad_evaluations += 1
+        return self.state.bad_evaluations > rule.patience
+
+    def _is_better(self, monitor: str, best: float | None, minimum_change: float = 0.0) -> bool:
+        value = float(self._validation[monitor])
+        if best is None:
+            return not math.isnan(value)
+        metric = self.metrics.get(monitor)
+        sign = 1.0 if metric is not None and metric.higher_is_better else -1.0
+        return sign * value > sign * best + minimum_change
+
+    def _keep_best(self, epoch: int) -> None:
+        assert self.spec.keep_best is not None
+        self.state.best_value = float(self._validation[self.spec.keep_best])
+        self.state.best_epoch = epoch
+        if self.keeper is not None:
+            self.keeper.keep_best(self._checkpoint())
+
+    def _keep_last(self) -> None:
+        if self.keeper is not None:
+            self.state.schedule = self.schedule.state()
+            self.keeper.keep_last(self._checkpoint())
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.program.weights(), self.program.slots(), self.state)
+
+    def _not_finite(self, plan: Plan, statistics: Statistics) -> RunEnd:
+        row = plan.indices[len(statistics.losses) - 1]
+        step = plan.first_step + len(statistics.losses) - 1
+        return self._end("not finite", first_non_finite(self.program, self.data, row, step))
+
+    def _end(self, reason: str, message: str) -> RunEnd:
+        self.state.seconds = self._seconds_before + time.perf_counter() - self._clock
+        return RunEnd(
+            reason,
+            message,
+            self.state.epoch,
+            self.state.updates,
+            self.state.seconds,
+            self.state.best_epoch,
+            self._validation,
+        )

@@ -1,0 +1,101 @@
+"""From gradients to new weights: penalty, clipping, the optimizer's rule, decay, moving average, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.spec.optimizers import Optimizer
+from unitrain.train.optimizers import Rule, make_rule
+
+AVERAGE = "ema"
+
+
+class Update:
+    """`contract.Updater` of a recipe's optimizer.
+
+    Parameters
+    ----------
+    spec
+        The optimizer.
+    decays
+        For each trainable parameter, whether weight decay and penalty act on it by default.
+    """
+
+    def __init__(self, spec: Optimizer, decays: Mapping[str, bool]) -> None:
+        self.spec = spec
+        self.rule: Rule = make_rule(spec)
+        self.decays = {name: spec.decay_all or decay for name, decay in decays.items()}
+        self.slots: tuple[str, ...] = (*self.rule.slots, *((AVERAGE,) if spec.ema is not None else ()))
+
+    def coefficients(
+        self, learning_rates: npt.NDArray[np.float64], first_update: int
+    ) -> npt.NDArray[np.float64]:
+        """Return a row of scalars for each update: lr * weight_decay, then the rule's own.
+
+        Parameters
+        ----------
+        learning_rates
+            Float64 ``[updates]``.
+        first_update
+            Number of the first of them, from 0.
+        """
+        decay = (learning_rates * self.spec.weight_decay)[:, None]
+        return np.concatenate([decay, self.rule.coefficients(learning_rates, first_update)], axis=1)
+
+    def update(
+        self,
+        xp: ArrayNamespace,
+        parameters: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        slots: Mapping[str, Mapping[str, Tensor]],
+        coefficients: Sequence[Any],
+    ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+        """Return new parameters and slots; nothing is changed in place."""
+        decay, *scalars = coefficients
+        gradients = self._clipped(xp, self._penalised(parameters, gradients))
+        new_parameters: dict[str, Tensor] = {}
+        new_slots: dict[str, dict[str, Tensor]] = {slot: {} for slot in self.slots}
+        for name, parameter in parameters.items():
+            state = [slots[slot][name] for slot in self.rule.slots]
+            step, state = self.rule.step(xp, gradients[name], state, scalars)
+            if self.spec.weight_decay and self.decays[name]:
+                step = step - decay * parameter
+            new_parameters[name] = parameter + step
+            for slot, value in zip(self.rule.slots, state, strict=True):
+                new_slots[slot][name] = value
+            if self.spec.ema is not None:
+                average = slots[AVERAGE][name]
+                new_slots[AVERAGE][name] = (
+                    self.spec.ema * average + (1.0 - self.spec.ema) * new_parameters[name]
+                )
+        return new_parameters, new_slots
+
+    def _penalised(
+        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Add the gradient 2 * l2 * w of the penalty l2 * sum(w^2)."""
+        if not self.spec.l2:
+            return gradients
+        return {
+            name: gradient + 2.0 * self.spec.l2 * parameters[name] if self.decays[name] else gradient
+            for name, gradient in gradients.items()
+        }
+
+    def _clipped(self, xp: ArrayNamespace, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Limit each element, then the norm of all gradients together."""
+        limit = self.spec.clip_value
+        if limit is not None:
+            gradients = {name: xp.clip(gradient, -limit, limit) for name, gradient in gradients.items()}
+        if self.spec.clip_norm is None:
+            return gradients
+        squares = [xp.sum(xp.square(gradient)) for gradient in gradients.values()]
+        norm = xp.sqrt(sum(squares[1:], squares[0]))
+        factor = xp.minimum(self.spec.clip_norm / (norm + 1e-6), 1.0)
+        return {name: gradient * factor for name, gradient in gradients.items()}
+
+
