@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Input
+from data_workshop import Input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

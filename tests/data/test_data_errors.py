@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Input
+from data_workshop import Input
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -151,7 +151,7 @@ def test_roles_that_contradict_the_columns(workshop: Any) -> None:
 
 
 def test_outputs_without_targets(workshop: Any) -> None:
-    from conftest import make_generator
+    from data_workshop import make_generator
 
     from unitrain.data.load import prepare
     from unitrain.spec.data import DataSpec

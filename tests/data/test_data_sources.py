@@ -145,7 +145,7 @@ def test_npz_with_two_inputs_two_outputs_and_weights(workshop: Any) -> None:
         "targets": {"kind": "c", "size": "r"},
         "weight": "w",
     }
-    from conftest import Input
+    from data_workshop import Input
 
     inputs = {"x": Input((3,)), "text": Input((5,), "integer")}
     prepared = workshop.prepare(

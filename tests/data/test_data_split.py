@@ -221,3 +221,11 @@ def test_the_seed_decides(workshop: Any) -> None:
     first, again, other = (workshop.prepare({"source": "wine"}, 13, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.test.inputs["x"], again.test.inputs["x"])
     assert not np.array_equal(first.test.rows, other.test.rows)
+
+
+def test_groups_shared_by_given_files_are_reported(workshop: Any) -> None:
+    workshop.table("train.csv", {"a": [1, 2, 3, 4], "g": "ppqq", "y": "kmkm"})
+    workshop.table("test.csv", {"a": [5, 6], "g": "qr", "y": "km"})
+    source = {"type": "table", "file": "train.csv", "test_file": "test.csv", "target": "y", "group": "g"}
+    report = workshop.prepare({"source": source, "split": {"validation": 0}}, 1).report
+    assert "leak: 1 groups stand in train and in test, such as 'q'" in report.notes

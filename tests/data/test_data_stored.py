@@ -184,7 +184,7 @@ def test_unknown_kinds_of_file(workshop: Any) -> None:
 
 
 def test_a_recipe_prepared_with_a_stored_state_is_not_fitted_again(workshop: Any) -> None:
-    from conftest import Input, make_generator
+    from data_workshop import Input, make_generator
 
     from unitrain.data.load import prepare
     from unitrain.spec.data import DataSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,21 +68,14 @@ def prepare(
     for part, raw in parts.items():
         parts[part], dropped = without_missing(raw, used, spec.missing)
         notes += dropped
-    tasks: dict[str, Task] = {}
-    for output, names in columns.items():
-        stated = task.get(output) if isinstance(task, Mapping) else task
-        note = None
-        tasks[output], note = (stated, None) if stated else infer_task(parts["train"], names)
-        notes += [note] if note else []
+    tasks, inferred = _tasks(parts["train"], columns, task)
     parts = _divide(spec, parts, columns, tasks, generator("split"))
+    notes += [*inferred, *_shared_groups(parts)]
     fitted = fit_targets(parts["train"], columns, tasks, spec) if stored is None else stored.targets
     if spec.limit is not None and spec.limit < len(parts["train"]):
-        codes = _classes(parts["train"], columns, tasks)
-        kept = split.stratified_order(
-            np.zeros(len(parts["train"]), dtype=np.int64) if codes is None else codes, generator("limit")
-        )
         notes.append(f"limited to {spec.limit:,} of {len(parts['train']):,} training samples")
-        parts["train"] = parts["train"].take(np.sort(kept[: spec.limit]))
+        classes = _classes(parts["train"], columns, tasks)
+        parts["train"] = _limited(parts["train"], spec.limit, classes, generator("limit"))
     preprocessing, said = (stored, []) if stored else fit(parts["train"], spec, inputs, features, fitted)
     splits = {part: preprocessing.apply(raw) for part, raw in parts.items()}
     report = Report(
@@ -135,7 +129,7 @@ def apply_stored(
         Of the run.
     data
         A path, read by its suffix (CSV, TSV, Parquet, npz, npy, idx, an image, a folder of images), or a
-        source as a recipe states it, all parts of which are used.
+        source of one part as a recipe states it.
     folder
         What relative paths are relative to.
     need_targets
@@ -156,6 +150,38 @@ def apply_stored(
         )
     raw, dropped = preprocessing.without_missing(raw)
     return Applied(preprocessing.apply(raw), raw.origin, (*notes, *dropped))
+
+
+def _tasks(
+    raw: Raw, columns: Mapping[str, tuple[str, ...]], task: Task | Mapping[str, Task | None] | None
+) -> tuple[dict[str, Task], list[str]]:
+    """Return the task of each output, inferred where it is not stated, and notes on what was inferred."""
+    tasks: dict[str, Task] = {}
+    notes: list[str] = []
+    for output, names in columns.items():
+        stated = task.get(output) if isinstance(task, Mapping) else task
+        tasks[output], note = (stated, None) if stated else infer_task(raw, names)
+        notes += [note] if note else []
+    return tasks, notes
+
+
+def _limited(raw: Raw, count: int, classes: Array | None, generator: np.random.Generator) -> Raw:
+    """Return ``count`` samples, the classes in proportion where there are classes."""
+    order = split.stratified_order(np.zeros(len(raw)) if classes is None else classes, generator)
+    return raw.take(np.sort(order[:count]))
+
+
+def _shared_groups(parts: Parts) -> list[str]:
+    """Report groups that stand in two parts, which only parts given as files can bring about."""
+    owned = {part: set(raw.group) for part, raw in parts.items() if raw.group is not None}
+    notes = []
+    for earlier, later in itertools.combinations(owned, 2):
+        shared = sorted(str(group) for group in owned[earlier] & owned[later])
+        if shared:
+            notes.append(
+                f"leak: {len(shared)} groups stand in {earlier} and in {later}, such as '{shared[0]}'"
+            )
+    return notes
 
 
 def _divide(

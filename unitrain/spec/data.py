@@ -188,7 +188,7 @@ class DataSpec(Spec):
     augment
         Changes to images of training batches, in order.
     limit
-        Use this many training samples only, drawn like the split.
+        Use this many training samples only, the classes in proportion.
     """
 
     source: NamedSource

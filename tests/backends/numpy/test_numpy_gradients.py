@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from unitrain.backends.contract import Settings
-from unitrain.backends.numpy import BACKEND
+from unitrain.backends.numpy import BACKEND, conv
 from unitrain.backends.numpy.model import NumpyModel
 from unitrain.graph.resolve import resolve
 from unitrain.spec.layers import LAYER_TYPES
 from unitrain.spec.model import ModelSpec
+from unitrain.weights.initialize import initialize
 
 Array = np.ndarray[Any, Any]
 
@@ -23,6 +24,7 @@ Shape = tuple[int, ...]
 ROW: Shape = (4,)
 SEQ: Shape = (5, 4)
 IMG: Shape = (5, 4, 2)
+TINY: Shape = (2, 3, 2)
 WINDOWS_1D: list[dict[str, Any]] = [
     {"kernel_size": 2},
     {"kernel_size": 3, "padding": "same"},
@@ -67,11 +69,13 @@ OPTIONS: dict[str, list[Option]] = {
         for padding in ("valid", "same")
     ],
     "conv_transpose2d": [
-        ({"filters": 2, "kernel_size": kernel, "strides": stride, "padding": padding}, [(2, 3, 2)])
-        for kernel, stride in ((3, 2), ([1, 3], [2, 1]), ([4, 2], [2, 3]))
-        for padding in ("valid", "same")
-    ]
-    + [({"filters": 2, "kernel_size": 2, "use_bias": False}, [(2, 2, 2)])],
+        *(
+            ({"filters": 2, "kernel_size": kernel, "strides": stride, "padding": padding}, [TINY])
+            for kernel, stride in ((3, 2), ([1, 3], [2, 1]), ([4, 2], [2, 3]))
+            for padding in ("valid", "same")
+        ),
+        ({"filters": 2, "kernel_size": 2, "use_bias": False}, [TINY]),
+    ],
     "max_pool1d": [(window, [SEQ]) for window in WINDOWS_1D],
     "max_pool2d": [(window, [IMG]) for window in WINDOWS_2D],
     "average_pool1d": [(window, [SEQ]) for window in WINDOWS_1D],
@@ -194,3 +198,30 @@ def test_backward_is_the_derivative_of_forward(
         at = inputs[name] if name in inputs else model.weights[name]
         expected = central_difference(model, inputs, dy, training, at)
         np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("conv2d", {"filters": 4, "kernel_size": 3, "groups": 2, "strides": 2, "padding": "same"}),
+        ("conv2d", {"filters": 4, "kernel_size": 3, "dilation": 2}),
+        ("conv_transpose2d", {"filters": 4, "kernel_size": 3, "strides": 2, "padding": "same"}),
+    ],
+)
+def test_windows_gathered_row_by_row_are_those_gathered_at_once(
+    kind: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {
+        "inputs": {"x": {"shape": [9, 7, 4]}},
+        "layers": [{"type": kind, "name": "y", **fields}],
+    }
+    graph = resolve(ModelSpec.model_validate(spec))
+    model = BACKEND.build(graph, initialize(graph, 0), Settings(precision="float64"))
+    generator = np.random.default_rng(0)
+    x, dy = generator.normal(size=(2, 9, 7, 4)), generator.normal(size=(2, *graph.shape("y")))
+    at_once = (model.forward(x), *model.backward({"y": dy}))
+    monkeypatch.setattr(conv, "SLAB_BYTES", 1)
+    by_row = (model.forward(x), *model.backward({"y": dy}))
+    for expected, found in zip(at_once, by_row, strict=True):
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-12, atol=1e-13, err_msg=name)

@@ -7,6 +7,7 @@ from math import pi, sqrt
 
 import numpy as np
 
+from unitrain.backends.numpy.reduction import sum_to_channel
 from unitrain.backends.numpy.registry import (
     Array,
     Context,
@@ -14,7 +15,6 @@ from unitrain.backends.numpy.registry import (
     Parameters,
     Result,
     implements,
-    sum_to_channel,
 )
 from unitrain.spec.layers.activation import (
     Elu,

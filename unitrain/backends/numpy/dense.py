@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unitrain.backends.numpy.reduction import sum_to_channel
 from unitrain.backends.numpy.registry import (
     Array,
     Context,
@@ -9,7 +10,6 @@ from unitrain.backends.numpy.registry import (
     Parameters,
     Result,
     implements,
-    sum_to_channel,
 )
 from unitrain.spec.layers.dense import Dense
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unitrain.backends.numpy.reduction import sum_leading, sum_to_channel
 from unitrain.backends.numpy.registry import (
     Array,
     Context,
@@ -18,8 +19,6 @@ from unitrain.backends.numpy.registry import (
     Parameters,
     Result,
     implements,
-    sum_leading,
-    sum_to_channel,
 )
 from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
 

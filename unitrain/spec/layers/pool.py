@@ -19,20 +19,19 @@ class _Pool(WindowedLayer):
             return {**data, "strides": data["kernel_size"]}
         return data
 
-    @model_validator(mode="after")
-    def _window_holds_an_element(self) -> _Pool:
-        if not isinstance(self.padding, str):
-            for window, (before, after) in zip(self.kernel_size, self.padding, strict=True):
-                if max(before, after) >= window:
-                    raise ValueError(
-                        f"padding {max(before, after)} must be smaller than the window {window}: "
-                        "a window that lies in the padding has nothing to pool"
-                    )
-        return self
-
     def output_shape(self, *inputs: Shape) -> Shape:
         """``(*positions, channel)``."""
-        return (*self.positions(inputs[0]), inputs[0][-1])
+        positions = self.positions(inputs[0])
+        pads = self.pads(inputs[0])
+        for axis, (count, size) in enumerate(zip(positions, inputs[0], strict=False)):
+            for index in range(count):
+                start = index * self.strides[axis] - pads[axis][0]
+                taps = (start + tap * self.dilation[axis] for tap in range(self.kernel_size[axis]))
+                if not any(0 <= place < size for place in taps):
+                    raise ShapeError(
+                        f"has a window that lies in the padding alone, with nothing to pool: {show_shape(inputs[0])}"
+                    )
+        return (*positions, inputs[0][-1])
 
 
 class _Pool1d(_Pool):

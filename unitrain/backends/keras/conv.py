@@ -1,0 +1,160 @@
+"""Convolutions. Keras' own layers, with its padding where it is one, else with zeros put around before.
+
+TensorFlow refuses a stride together with a dilation, and unequal strides of a depthwise convolution. Those
+are computed at every position and subsampled: the same numbers, at the price of the positions thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from unitrain.backends.keras.registry import Context, KerasLayer, KerasTensor, implements, saved
+from unitrain.backends.keras.shape import Subsample, zero_padding
+from unitrain.spec.layers import (
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    SeparableConv1d,
+    SeparableConv2d,
+)
+
+
+def _convolve(
+    layer: Any,
+    context: Context,
+    x: KerasTensor,
+    kind: Callable[..., KerasLayer],
+    weights: Mapping[str, str],
+    refused: bool,
+    **options: Any,
+) -> KerasTensor:
+    """Apply a convolution; ``refused`` when TensorFlow does not take its strides."""
+    padding = layer.padding
+    if refused or not isinstance(padding, str):
+        amounts = layer.pads(context.node.input_shapes[0])
+        if any(map(any, amounts)):
+            x = zero_padding(context, x, amounts, part="padding")
+        padding = "valid"
+    y = context.apply(
+        kind,
+        x,
+        weights=weights,
+        kernel_size=layer.kernel_size,
+        strides=(1,) * layer.axes if refused else layer.strides,
+        padding=padding,
+        data_format="channels_last",
+        dilation_rate=layer.dilation,
+        use_bias=layer.use_bias,
+        **options,
+    )
+    return context.apply(Subsample, y, part="strides", strides=layer.strides) if refused else y
+
+
+def _strided_and_dilated(layer: Any) -> bool:
+    return any(stride > 1 for stride in layer.strides) and any(spread > 1 for spread in layer.dilation)
+
+
+def _unequal(layer: Any) -> bool:
+    return len(set(layer.strides)) > 1
+
+
+@implements(Conv1d, Conv2d)
+def conv(layer: Conv1d | Conv2d, context: Context, x: KerasTensor) -> KerasTensor:
+    """Same kernel layout as the canonical one, groups included."""
+    plain = layer.groups == 1
+    kinds = (keras.layers.Conv1D, keras.layers.Conv2D) if plain else (GroupedConv1D, GroupedConv2D)
+    return _convolve(
+        layer,
+        context,
+        x,
+        kinds[layer.axes - 1],
+        {"kernel": "kernel", "bias": "bias"},
+        _strided_and_dilated(layer),
+        filters=layer.filters,
+        groups=layer.groups,
+    )
+
+
+class _Grouped:
+    """Computes each group by itself: Keras has XLA compile grouped convolutions, which is 20 times slower."""
+
+    groups: int
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Convolve ``[batch, *spatial, channel]`` with ``(*window, channel / groups, filters)``."""
+        convolve = super().convolution_op  # type: ignore[misc]  # of the Keras layer mixed in
+        parts = zip(
+            tf.split(inputs, self.groups, -1),
+            tf.split(tf.convert_to_tensor(kernel), self.groups, -1),
+            strict=True,
+        )
+        return tf.concat([convolve(x, k) for x, k in parts], -1)
+
+
+@saved
+class GroupedConv1D(_Grouped, keras.layers.Conv1D):  # type: ignore[misc]  # Keras has no types
+    """Convolution of sequences in groups of channels."""
+
+
+@saved
+class GroupedConv2D(_Grouped, keras.layers.Conv2D):  # type: ignore[misc]  # Keras has no types
+    """Convolution of images in groups of channels."""
+
+
+@implements(DepthwiseConv1d, DepthwiseConv2d)
+def depthwise_conv(layer: DepthwiseConv1d | DepthwiseConv2d, context: Context, x: KerasTensor) -> KerasTensor:
+    """Output channel ``c * multiplier + m``, as pinned."""
+    return _convolve(
+        layer,
+        context,
+        x,
+        keras.layers.DepthwiseConv1D if layer.axes == 1 else keras.layers.DepthwiseConv2D,
+        {"kernel": "kernel", "bias": "bias"},
+        _strided_and_dilated(layer) or _unequal(layer),
+        depth_multiplier=layer.multiplier,
+    )
+
+
+@implements(SeparableConv1d, SeparableConv2d)
+def separable_conv(layer: SeparableConv1d | SeparableConv2d, context: Context, x: KerasTensor) -> KerasTensor:
+    """Keras' pointwise kernel has window axes of 1."""
+    return _convolve(
+        layer,
+        context,
+        x,
+        keras.layers.SeparableConv1D if layer.axes == 1 else keras.layers.SeparableConv2D,
+        {"depthwise_kernel": "depthwise_kernel", "pointwise_kernel": "pointwise_kernel", "bias": "bias"},
+        _strided_and_dilated(layer) or _unequal(layer),
+        filters=layer.filters,
+        depth_multiplier=layer.multiplier,
+    )
+
+
+@implements(ConvTranspose1d, ConvTranspose2d)
+def conv_transpose(layer: ConvTranspose1d | ConvTranspose2d, context: Context, x: KerasTensor) -> KerasTensor:
+    """Keras' kernel is ``(..., out, in)``.
+
+    For ``valid`` its default output is longer where the stride passes the kernel; an output padding of 0
+    gives (n - 1) * stride + kernel.
+    """
+    axes = len(layer.kernel_size)
+    return context.apply(
+        keras.layers.Conv1DTranspose if axes == 1 else keras.layers.Conv2DTranspose,
+        x,
+        weights={"kernel": "kernel", "bias": "bias"},
+        swapped="kernel",
+        filters=layer.filters,
+        kernel_size=layer.kernel_size,
+        strides=layer.strides,
+        padding=layer.padding,
+        output_padding=(0,) * axes if layer.padding == "valid" else None,
+        data_format="channels_last",
+        use_bias=layer.use_bias,
+    )

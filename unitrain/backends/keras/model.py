@@ -1,0 +1,108 @@
+"""Builds a graph as a functional ``keras.Model``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from unitrain.backends.contract import Arrays, Settings
+
+# Imported for what they register: each fills its row of the table.
+from unitrain.backends.keras import (  # noqa: F401
+    activation,
+    conv,
+    dense,
+    dropout,
+    embedding,
+    merge,
+    norm,
+    pool,
+    shape,
+)
+from unitrain.backends.keras.dropout import CounterDropout
+from unitrain.backends.keras.registry import (
+    IMPLEMENTATIONS,
+    Binding,
+    Context,
+    KerasTensor,
+    Parts,
+    Variable,
+)
+from unitrain.graph.graph import Graph
+from unitrain.spec.layers import LAYER_TYPES
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model and where its parts are.
+
+    Parameters
+    ----------
+    model
+        The functional model.
+    tensors
+        Node name to the symbolic tensor of its output.
+    bindings
+        Canonical parameter name to the variable that holds it.
+    counters
+        The step counters of the dropout layers.
+    """
+
+    model: Any
+    tensors: dict[str, KerasTensor]
+    bindings: dict[str, Binding]
+    counters: list[Variable]
+
+
+def implemented_types() -> frozenset[str]:
+    """Return the layer types that have an implementation."""
+    return frozenset(name for name, layer in LAYER_TYPES.items() if layer in IMPLEMENTATIONS)
+
+
+def device_name(device: str) -> str:
+    """Turn ``cpu`` or ``cuda:N`` into TensorFlow's name."""
+    kind, _, index = device.partition(":")
+    return f"/{ {'cpu': 'CPU', 'cuda': 'GPU'}[kind] }:{index or 0}"
+
+
+def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel:
+    """Build a graph's functional model, on its device, with these weights (canonical)."""
+    with tf.device(device_name(settings.device)):
+        parts = Parts()
+        inputs = {
+            name: keras.Input(
+                given.shape, dtype=settings.precision if given.dtype == "float" else "int32", name=name
+            )
+            for name, given in graph.inputs.items()
+        }
+        tensors: dict[str, KerasTensor] = {}
+        for node in graph.nodes:
+            context = Context(node, settings, parts)
+            sources = [inputs[name] if name in inputs else tensors[name] for name in node.inputs]
+            tensors[node.name] = IMPLEMENTATIONS[type(node.layer)](node.layer, context, *sources)
+        outputs = {name: tensors[node] for name, node in graph.outputs.items()}
+        model = keras.Model(plain_or_named(inputs), plain_or_named(outputs), name=_scope_name(graph.name))
+        load(parts.bindings, weights)
+    counters = [layer.step for layer in model.layers if isinstance(layer, CounterDropout)]
+    return BuiltModel(model, tensors, parts.bindings, counters)
+
+
+def plain_or_named(tensors: dict[str, Any]) -> Any:
+    """Return the only tensor as it is, several as a dictionary, as our models have it."""
+    return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+
+
+def load(bindings: dict[str, Binding], weights: Arrays) -> None:
+    """Put canonical weights into their variables."""
+    for name, binding in bindings.items():
+        binding.variable.assign(binding.to_keras(weights[name]))
+
+
+def _scope_name(name: str) -> str:
+    """Return a name that TensorFlow takes for a scope: letters, digits and ``_.-``, no sign first."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return plain if plain[:1].isalnum() else f"model{plain}"

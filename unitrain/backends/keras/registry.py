@@ -1,0 +1,149 @@
+"""The table of layer implementations, and what each is given to build its part of a model.
+
+An implementation is one function ``build(layer, context, *tensors) -> tensor`` over symbolic Keras tensors.
+It applies one or more Keras layers through `Context.apply`, which names them and remembers where their
+weights are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.contract import Settings
+from unitrain.graph.graph import Node
+from unitrain.spec.layers.base import LayerSpec, Shape
+
+# Keras publishes no types: symbolic tensors, layers and variables are Any.
+KerasTensor = Any
+KerasLayer = Any
+Variable = Any
+Builder = Callable[..., KerasTensor]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Ties a canonical parameter to the Keras variable that holds it.
+
+    Parameters
+    ----------
+    variable
+        The Keras variable.
+    shape
+        The canonical shape.
+    swapped
+        Whether Keras has the last two axes the other way round (kernels of transposed convolutions). All
+        other differences are axes of size 1.
+    """
+
+    variable: Variable
+    shape: Shape
+    swapped: bool = False
+
+    def to_keras(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Bring a canonical array into the variable's layout: a copy in its dtype."""
+        turned = np.swapaxes(array, -1, -2) if self.swapped else array
+        return np.array(turned, dtype=self.variable.dtype, order="C").reshape(tuple(self.variable.shape))
+
+    def to_canonical(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Bring an array in the variable's layout into the canonical one."""
+        if self.swapped:
+            array = np.swapaxes(array, -1, -2)
+        return np.ascontiguousarray(array).reshape(self.shape)
+
+
+@dataclass
+class Parts:
+    """What a model under construction is made of.
+
+    Parameters
+    ----------
+    layers
+        Keras layers by name.
+    bindings
+        Canonical parameter name to its binding.
+    """
+
+    layers: dict[str, KerasLayer] = field(default_factory=dict)
+    bindings: dict[str, Binding] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a builder may know and do beside its layer and input tensors."""
+
+    node: Node
+    settings: Settings
+    parts: Parts
+
+    def apply(
+        self,
+        kind: Callable[..., KerasLayer],
+        inputs: Any,
+        *,
+        part: str = "",
+        weights: Mapping[str, str] | None = None,
+        swapped: str | None = None,
+        **options: Any,
+    ) -> KerasTensor:
+        """Apply a Keras layer, in the working precision and under the node's name.
+
+        Parameters
+        ----------
+        kind
+            The layer's class.
+        inputs
+            What the layer is called on.
+        part
+            Tells helper layers of one node apart: the layer is called ``node.part``.
+        weights
+            Local parameter name to the layer's attribute. A layer with weights is named after the node that
+            owns them, and made once: shared nodes call the same layer.
+        swapped
+            Local name of the parameter whose last two axes Keras has the other way round.
+        options
+            The layer's arguments.
+        """
+        name = self.node.owner if weights else self.node.name
+        name = f"{name}.{part}" if part else name
+        if name not in self.parts.layers:
+            self.parts.layers[name] = kind(name=name, dtype=self.settings.precision, **options)
+        layer = self.parts.layers[name]
+        output = layer(inputs)
+        table = self.node.layer.parameters(*self.node.input_shapes)
+        for local, attribute in (weights or {}).items():
+            if local in table:
+                binding = Binding(getattr(layer, attribute), table[local].shape, local == swapped)
+                self.parts.bindings[self.node.parameters[local]] = binding
+        return output
+
+
+_Saved = TypeVar("_Saved", bound=Callable[..., Any])
+
+
+def saved(thing: _Saved) -> _Saved:
+    """Register a layer or function of ours, so that models with it can be saved and loaded."""
+    keras.saving.register_keras_serializable(package="unitrain")(thing)
+    return thing
+
+
+IMPLEMENTATIONS: dict[type[LayerSpec], Builder] = {}
+"""Layer specification to its builder, filled by `implements`."""
+
+_Builder = TypeVar("_Builder", bound=Builder)
+
+
+def implements(*layers: type[LayerSpec]) -> Callable[[_Builder], _Builder]:
+    """Register the decorated builder for one or more layer specifications."""
+
+    def register(builder: _Builder) -> _Builder:
+        for layer in layers:
+            IMPLEMENTATIONS[layer] = builder
+        return builder
+
+    return register

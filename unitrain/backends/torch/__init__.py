@@ -1,0 +1,49 @@
+"""PyTorch: graphs as ``torch.nn.Module`` objects, trained by blocks of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from unitrain.backends.contract import Arrays, Program, Settings, TrainingRule
+from unitrain.graph.graph import Graph
+
+
+class TorchBackend:
+    """The backend ``torch``."""
+
+    name = "torch"
+
+    def devices(self) -> list[str]:
+        """Return ``cpu``, one ``cuda:N`` for each GPU, and ``mps`` where torch has it."""
+        found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+    def layer_types(self) -> frozenset[str]:
+        """Return the layer types that have an implementation."""
+        from unitrain.backends.torch.module import implemented_types
+
+        return implemented_types()
+
+    def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:
+        """Build a ``torch.nn.Module`` with these weights.
+
+        Submodules have the names of the nodes, so that ``state_dict`` reads ``stage1.0.conv1.weight``; images go
+        in as ``[batch, height, width, channel]``. One input or output is a plain tensor; several are
+        dictionaries keyed by the graph's names.
+        """
+        from unitrain.backends.torch.module import GraphModule
+
+        return GraphModule(graph, weights, settings)
+
+    def compile(
+        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
+    ) -> Program:
+        """Compile a program; without a ``rule`` it serves inference and differentiation only."""
+        from unitrain.backends.torch.program import TorchProgram
+
+        return TorchProgram(graph, weights, settings, rule)
+
+
+BACKEND = TorchBackend()

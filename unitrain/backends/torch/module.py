@@ -1,0 +1,162 @@
+"""Builds a graph as a ``torch.nn.Module``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from unitrain.backends.contract import Arrays, Settings
+
+# Imported for what they register: each fills its row of the table.
+from unitrain.backends.torch import (  # noqa: F401
+    activation,
+    conv,
+    dense,
+    dropout,
+    embedding,
+    merge,
+    norm,
+    pool,
+    shape,
+)
+from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
+from unitrain.graph.graph import Graph, Node
+from unitrain.spec.errors import InputError
+from unitrain.spec.layers import LAYER_TYPES
+
+
+def implemented_types() -> frozenset[str]:
+    """Return the layer types that have an implementation."""
+    return frozenset(name for name, layer in LAYER_TYPES.items() if layer in IMPLEMENTATIONS)
+
+
+class GraphModule(torch.nn.Module):
+    """A graph as a module; see `TorchBackend.build`.
+
+    Parameters
+    ----------
+    graph
+        The resolved model.
+    weights
+        All parameters, canonical.
+    settings
+        Device, precision, seed of the dropout masks.
+    """
+
+    def __init__(self, graph: Graph, weights: Arrays, settings: Settings) -> None:
+        super().__init__()
+        self.graph = graph
+        # Canonical name to where it is: the path of its module, and the slot in it.
+        self._places: dict[str, tuple[str, Slot]] = {}
+        self._paths: dict[str, str] = {}
+        for node in graph.nodes:
+            self._paths[node.name] = self._add(node, settings)
+        self._last_reader = {name: node.name for node in graph.nodes for name in node.inputs}
+        self.to(device=settings.device, dtype=getattr(torch, settings.precision))
+        self.load_canonical(weights)
+
+    def _add(self, node: Node, settings: Settings) -> str:
+        """Make the node's module under its name, unless the layer is shared and there already."""
+        path = _path(node.owner)
+        if all(name in self._places for name in node.parameters.values()) and node.parameters:
+            return path
+        made = IMPLEMENTATIONS[type(node.layer)](node.layer, node, settings)
+        parent: torch.nn.Module = self
+        *scopes, last = path.split(".")
+        for scope in scopes:
+            if scope not in parent._modules:
+                parent.add_module(scope, torch.nn.Module())
+            parent = parent.get_submodule(scope)
+        parent.add_module(last, made.module)
+        for local, canonical in node.parameters.items():
+            self._places[canonical] = (path, made.slots[local])
+        return path
+
+    def tensor(self, canonical: str) -> torch.Tensor:
+        """Return the parameter or buffer that holds a canonical parameter."""
+        path, slot = self._places[canonical]
+        return slot.tensor(self.get_submodule(path))
+
+    def to_torch(self, canonical: str, array: npt.NDArray[Any]) -> torch.Tensor:
+        """Bring a canonical array into the layout, dtype and device of its parameter: a copy."""
+        held = self.tensor(canonical)
+        moved = torch.tensor(self._places[canonical][1].layout.to_torch(array))
+        return moved.to(device=held.device, dtype=held.dtype)
+
+    def to_canonical(self, canonical: str, tensor: torch.Tensor) -> npt.NDArray[Any]:
+        """Bring a tensor in a parameter's layout back into the canonical one: a copy."""
+        array = tensor.detach().cpu().numpy().copy()
+        return self._places[canonical][1].layout.to_canonical(array, self.graph.parameters[canonical].shape)
+
+    @torch.no_grad()
+    def load_canonical(self, weights: Arrays) -> None:
+        """Take over all parameters, canonical names and layouts."""
+        for name in self.graph.parameters:
+            self.tensor(name).copy_(self.to_torch(name, weights[name]))
+
+    def canonical_weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all parameters under canonical names and layouts."""
+        return {name: self.to_canonical(name, self.tensor(name)) for name in self.graph.parameters}
+
+    def forward(self, *inputs: torch.Tensor | Mapping[str, torch.Tensor]) -> Any:
+        """Compute the outputs.
+
+        Parameters
+        ----------
+        inputs
+            One tensor for each input of the graph, in its order, or one mapping by input name.
+
+        Returns
+        -------
+        outputs
+            The tensor of the only output, or a dictionary by output name.
+
+        Raises
+        ------
+        InputError
+            Inputs are missing or unknown.
+        """
+        values = self.run(self._named(inputs))
+        outputs = {output: values[name] for output, name in self.graph.outputs.items()}
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def run(self, inputs: Mapping[str, torch.Tensor], *, keep: bool = False) -> dict[str, torch.Tensor]:
+        """Compute every node; return all values with ``keep``, else those of the outputs at least."""
+        values = dict(inputs)
+        kept = {*self.graph.outputs.values()}
+        for node in self.graph.nodes:
+            module = self.get_submodule(self._paths[node.name])
+            values[node.name] = module(*(values[name] for name in node.inputs))
+            if not keep:
+                for name in {*node.inputs} - kept:
+                    if self._last_reader[name] == node.name:
+                        del values[name]
+        return values
+
+    def _named(self, inputs: tuple[torch.Tensor | Mapping[str, torch.Tensor], ...]) -> dict[str, torch.Tensor]:
+        names = list(self.graph.inputs)
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            named = dict(inputs[0])
+        else:
+            named = {
+                name: tensor
+                for name, tensor in zip(names, inputs, strict=False)
+                if isinstance(tensor, torch.Tensor)
+            }
+        if named.keys() != self.graph.inputs.keys() or len(inputs) > len(names):
+            raise InputError(
+                "the inputs do not fit the model", found=", ".join(named) or "none", allowed=", ".join(names)
+            )
+        return named
+
+
+# Names that a submodule cannot have because ``nn.Module`` uses them itself.
+_TAKEN = frozenset(dir(torch.nn.Module)) | frozenset(dir(GraphModule)) | {"graph", "training"}
+
+
+def _path(name: str) -> str:
+    """Return where a node's module stands: its name, with ``_`` behind parts that torch uses itself."""
+    return ".".join(f"{part}_" if part in _TAKEN else part for part in name.split("."))
