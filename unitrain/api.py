@@ -44,13 +44,12 @@ def build(
     model
         A specification, a YAML file, or a resolved graph.
     backend
-        ``numpy`` gives a `NumpyModel`, ``keras`` a functional ``keras.Model``, ``torch`` a ``torch.nn.Module``.
+        ``numpy`` gives a `NumpyModel`, ``keras`` a functional ``keras.Model``, ``torch`` an ``nn.Module``.
         Images go in as ``[batch, height, width, channel]`` on all three.
     arguments
         Values for the model's arguments, such as ``{"classes": 7}``.
     weights
-        Canonical arrays or a safetensors file, such as a run's; by default initial weights drawn from ``seed``:
-        the same on every backend.
+        Canonical arrays or a safetensors file, such as a run's; by default drawn from ``seed``: the same on every backend.
     seed
         Keys initial weights and dropout masks.
     device

@@ -82,9 +82,7 @@ class LossFunction(Protocol):
         """Return numerator and denominator, two scalars, of the weighted mean over the batch."""
         ...
 
-    def gradient(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> Tensor:
+    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return the hand-derived gradient of the **numerator** by ``prediction``, in its shape."""
         ...
 
@@ -261,9 +259,7 @@ class Program(Protocol):
         """Run inference in chunks of ``batch_size``; outputs keyed by graph output name."""
         ...
 
-    def activations(
-        self, inputs: Arrays, *, training: bool = False, step: int = 0
-    ) -> dict[str, npt.NDArray[Any]]:
+    def activations(self, inputs: Arrays, *, training: bool = False, step: int = 0) -> dict[str, npt.NDArray[Any]]:
         """Return the output of every node for one batch, in the spec's layout. Changes no state."""
         ...
 
@@ -291,8 +287,6 @@ class Backend(Protocol):
         """Build the framework's own model object (``keras.Model``, ``torch.nn.Module``, `NumpyModel`)."""
         ...
 
-    def compile(
-        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
-    ) -> Program:
+    def compile(self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None) -> Program:
         """Compile a program; without a ``rule`` it serves inference and differentiation only."""
         ...

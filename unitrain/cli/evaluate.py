@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,13 +14,11 @@ def evaluate(
     part: Annotated[
         str, typer.Option(help="The part of the recipe's data to measure: train, validation or test.")
     ] = "test",
-    data: Annotated[
-        Optional[Path], typer.Option(help="Measure this file or folder instead, targets included.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Measure this file or folder instead, targets included.")] = None,
     backend: Annotated[
-        Optional[str], typer.Option(help="numpy, keras or torch; by default the one it was trained on.")
+        str | None, typer.Option(help="numpy, keras or torch; by default the one it was trained on.")
     ] = None,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a trained run on its test data, or on a file, with the stored preprocessing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,22 +11,18 @@ from unitrain.spec.errors import InputError
 
 
 def fit(
-    recipe: Annotated[Optional[Path], typer.Argument(help="The recipe to train.", show_default=False)] = None,
-    resume: Annotated[
-        Optional[Path], typer.Option(help="Go on with this run folder from its last checkpoint.")
-    ] = None,
-    backend: Annotated[Optional[str], typer.Option(help="numpy, keras or torch; instead of the recipe's.")] = None,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Short for --set training.epochs=N.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Short for --set training.batch_size=N.")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Short for --set seed=N.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="The recipe to train.", show_default=False)] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder from its last checkpoint.")] = None,
+    backend: Annotated[str | None, typer.Option(help="numpy, keras or torch; instead of the recipe's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --set training.epochs=N.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Short for --set training.batch_size=N.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
     set_: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Change a field: optimizer.lr=0.01, model.classes=7."),
     ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="The run folder to make; by default one in runs/.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder to make; by default one in runs/.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all, read the data, take one step, keep nothing.")
     ] = False,
@@ -66,9 +62,7 @@ def fit(
         return
     else:
         assert recipe is not None
-        result = runs.fit(
-            recipe, backend=backend, device=device, out=out, overrides=overrides, observers=[display]
-        )
+        result = runs.fit(recipe, backend=backend, device=device, out=out, overrides=overrides, observers=[display])
     if as_json:
         return
     typer.echo(result.folder.path if quiet else runs.where_things_lie(result))

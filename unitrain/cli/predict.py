@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,9 @@ def predict(
     data: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, npz, idx, an image or a folder of images.")],
     out: Annotated[Path, typer.Option(help="Where to write: .csv, .parquet or .npz.")],
     backend: Annotated[
-        Optional[str], typer.Option(help="numpy, keras or torch; by default the one it was trained on.")
+        str | None, typer.Option(help="numpy, keras or torch; by default the one it was trained on.")
     ] = None,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Predict a file with the stored preprocessing: classes and probabilities, or numbers.

@@ -37,12 +37,12 @@ def show_values(values: Mapping[str, Any]) -> str:
 
 
 def show_start(event: RunStart) -> str:
-    """Describe the run in one line."""
-    validation = f", {event.validation_samples:,} for validation" if event.validation_samples else ""
-    return (
-        f"{event.name}: {event.parameters:,} parameters on {event.backend} ({event.device}), "
-        f"{event.training_samples:,} samples for training{validation}"
-    )
+    """Describe the run: a line for the model, and one for each thing to know of the data."""
+    lines = [
+        f"{event.name}: {event.parameters:,} parameters on {event.backend} ({event.device})",
+        *event.notes,
+    ]
+    return "\n".join(lines)
 
 
 def show_epoch(event: EpochDone, epochs: int) -> str:
@@ -61,8 +61,9 @@ def show_end(event: RunEnd) -> str:
     lines = [f"{event.message} ({_duration(event.seconds)}, {event.updates:,} updates)"]
     if event.best_epoch is not None:
         lines.append(f"kept the weights of epoch {event.best_epoch} (*)")
-    if event.test:
-        lines.append(f"test: {show_values(event.test)}")
+    for part, values in (("validation", event.validation), ("test", event.test)):
+        if values:
+            lines.append(f"{part}: {show_values(values)}")
     return "\n".join(lines)
 
 
@@ -110,12 +111,15 @@ class JsonLines(Observer):
 
     def _write(self, kind: str, event: Any) -> None:
         line = json.dumps({"event": kind, **asdict(event)}, default=str)
-        print(line.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null"),
-              file=self.output, flush=True)
+        print(
+            line.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null"),
+            file=self.output,
+            flush=True,
+        )
 
 
 class LiveBar(Observer):
-    """A bar an epoch with loss, metrics, learning rate, speed and time left; finished epochs stay as lines."""
+    """A bar with loss, metrics, learning rate, speed and time left; finished epochs stay as lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -138,16 +142,17 @@ class LiveBar(Observer):
         self.console.print(show_start(event), markup=False)
         self.bar.start()
         self.task = self.bar.add_task(
-            "starting", total=self.epochs * self.batches, completed=event.first_epoch * self.batches, values=""
+            "starting",
+            total=self.epochs * self.batches,
+            completed=event.first_epoch * self.batches,
+            values="",
         )
 
     def on_block(self, event: BlockDone) -> None:
         """Move the bar."""
         if self.task is None:
             return
-        values = (
-            f"{show_values(event.values)}  lr {event.learning_rate:.3g}  {_rate(event.samples_per_second)}/s"
-        )
+        values = f"{show_values(event.values)}  lr {event.learning_rate:.3g}  {_rate(event.samples_per_second)}/s"
         self.bar.update(
             self.task,
             completed=(event.epoch - 1) * self.batches + event.batch,

@@ -26,9 +26,7 @@ def summary(
         list[str] | None,
         typer.Option("--set", metavar="ARGUMENT=VALUE", help="Give an argument of the model: classes=7."),
     ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Show shapes and cost for N samples.")
-    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Show shapes and cost for N samples.")] = None,
     depth: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Show blocks nested deeper than N as one row.")
     ] = None,

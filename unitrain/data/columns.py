@@ -42,9 +42,7 @@ def infer_kind(values: Any, name: str, file: str) -> ColumnKind:
 
     kind = values.type
     if values.null_count == len(values):
-        raise InputError(
-            f"column '{name}' has no value in any row", file=file, hint=f"columns: {{{name}: ignore}}"
-        )
+        raise InputError(f"column '{name}' has no value in any row", file=file, hint=f"columns: {{{name}: ignore}}")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "numeric"
     if pa.types.is_dictionary(kind):
@@ -107,9 +105,7 @@ def as_numbers(values: Any, name: str, origin: Origin) -> Array:
     result = np.array(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
     infinite = np.flatnonzero(np.isinf(result))
     if len(infinite):
-        raise column_error(
-            origin, int(infinite[0]), name, "the number is not finite", found=str(result[infinite[0]])
-        )
+        raise column_error(origin, int(infinite[0]), name, "the number is not finite", found=str(result[infinite[0]]))
     return result
 
 
@@ -130,9 +126,7 @@ def as_word(value: object) -> str | None:
     return str(value)
 
 
-def check_roles(
-    stated: Collection[str], header: Collection[str], file: str, field: str = "source.columns"
-) -> None:
+def check_roles(stated: Collection[str], header: Collection[str], file: str, field: str = "source.columns") -> None:
     """Check that columns are in the file. Raises `InputError` with the nearest spelling."""
     for name in stated:
         if name not in header:

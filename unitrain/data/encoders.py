@@ -82,8 +82,7 @@ class CategoryEncoder(Spec):
                     f"column '{name}': a category that training did not have",
                     found=show(word),
                     allowed=list_words(self.categories),
-                    hint=did_you_mean(word, self.categories)
-                    or "state `unseen_category: ignore` to let it pass",
+                    hint=did_you_mean(word, self.categories) or "state `unseen_category: ignore` to let it pass",
                 )
             codes[sample] = len(self.categories) if code is None else code
         if self.method == "ordinal":
@@ -149,9 +148,7 @@ class IntegerEncoder(Spec):
         return values.astype(np.int32)
 
 
-Encoder = Annotated[
-    NumericEncoder | CategoryEncoder | PixelEncoder | IntegerEncoder, Field(discriminator="type")
-]
+Encoder = Annotated[NumericEncoder | CategoryEncoder | PixelEncoder | IntegerEncoder, Field(discriminator="type")]
 
 
 def as_columns(values: Array) -> Array:

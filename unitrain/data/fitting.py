@@ -38,9 +38,7 @@ def fit_encoder(raw: Raw, name: str, spec: DataSpec, integer: bool) -> tuple[Enc
     """
     values = raw.features[name]
     if not values.size:
-        raise InputError(
-            f"'{name}' holds no numbers", file=raw.origin.file, found=f"shape {list(values.shape)}"
-        )
+        raise InputError(f"'{name}' holds no numbers", file=raw.origin.file, found=f"shape {list(values.shape)}")
     stated = spec.per_column.get(name)
     if values.dtype == object:
         if stated not in (None, "one_hot", "ordinal"):
@@ -61,9 +59,7 @@ def fit_encoder(raw: Raw, name: str, spec: DataSpec, integer: bool) -> tuple[Enc
     return _fit_numeric(raw, name, scaling, spec.missing)
 
 
-def _fit_numeric(
-    raw: Raw, name: str, scaling: NumericScaling, missing: Missing
-) -> tuple[NumericEncoder, list[str]]:
+def _fit_numeric(raw: Raw, name: str, scaling: NumericScaling, missing: Missing) -> tuple[NumericEncoder, list[str]]:
     values = as_columns(raw.features[name])
     flat = values.reshape(-1, values.shape[-1]).astype(np.float64, copy=False)
     absent = int(np.isnan(flat).any(axis=1).sum())
@@ -104,9 +100,7 @@ def _fill_value(column: Array, missing: Missing, raw: Raw, name: str) -> float:
     return float(there.mean() if missing.numeric == "mean" else np.median(there))
 
 
-def _fit_category(
-    raw: Raw, name: str, method: CategoryEncoding, spec: DataSpec
-) -> tuple[CategoryEncoder, list[str]]:
+def _fit_category(raw: Raw, name: str, method: CategoryEncoding, spec: DataSpec) -> tuple[CategoryEncoder, list[str]]:
     values = raw.features[name]
     absent = missing_mask(values)
     there, counts = np.unique(values[~absent].astype(str), return_counts=True)
@@ -120,14 +114,10 @@ def _fit_category(
         raise InputError(f"column '{name}' has no value in the training part", file=raw.origin.file)
     notes = []
     if absent.any():
-        notes.append(
-            f"'{name}': {int(absent.sum()):,} missing training values filled ({spec.missing.category})"
-        )
+        notes.append(f"'{name}': {int(absent.sum()):,} missing training values filled ({spec.missing.category})")
     if len(words) == 1:
         notes.append(f"column '{name}' is constant in the training part: {next(iter(words))}")
-    encoder = CategoryEncoder(
-        method=method, categories=sort_words(words), unseen=spec.unseen_category, fill=fill
-    )
+    encoder = CategoryEncoder(method=method, categories=sort_words(words), unseen=spec.unseen_category, fill=fill)
     return encoder, notes
 
 

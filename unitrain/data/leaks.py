@@ -69,8 +69,7 @@ def find_leaks(splits: Mapping[str, Split], raws: Mapping[str, Raw]) -> tuple[Le
     """
     digests = {part: _digests(split) for part, split in splits.items()}
     first_seen = {
-        part: {digest: sample for sample, digest in reversed(list(enumerate(found)))}
-        for part, found in digests.items()
+        part: {digest: sample for sample, digest in reversed(list(enumerate(found)))} for part, found in digests.items()
     }
     parts = list(splits)
     leaks = []

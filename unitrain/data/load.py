@@ -178,9 +178,7 @@ def _shared_groups(parts: Parts) -> list[str]:
     for earlier, later in itertools.combinations(owned, 2):
         shared = sorted(str(group) for group in owned[earlier] & owned[later])
         if shared:
-            notes.append(
-                f"leak: {len(shared)} groups stand in {earlier} and in {later}, such as '{shared[0]}'"
-            )
+            notes.append(f"leak: {len(shared)} groups stand in {earlier} and in {later}, such as '{shared[0]}'")
     return notes
 
 
@@ -223,14 +221,10 @@ def _classes(raw: Raw, columns: Mapping[str, tuple[str, ...]], tasks: Mapping[st
 def _check_overrides(spec: DataSpec, used: Mapping[str, Any]) -> None:
     for name in spec.per_column:
         if name not in used:
-            raise InputError(
-                f"no column '{name}' is a feature", field=("per_column", name), allowed=", ".join(used)
-            )
+            raise InputError(f"no column '{name}' is a feature", field=("per_column", name), allowed=", ".join(used))
 
 
-def _class_counts(
-    preprocessing: Preprocessing, splits: Mapping[str, Split]
-) -> dict[str, dict[str, dict[str, int]]]:
+def _class_counts(preprocessing: Preprocessing, splits: Mapping[str, Split]) -> dict[str, dict[str, dict[str, int]]]:
     result: dict[str, dict[str, dict[str, int]]] = {}
     for output, state in preprocessing.targets.items():
         if isinstance(state, ClassTarget) and splits["train"].targets[output].ndim == 1:

@@ -79,9 +79,7 @@ class Preprocessing(Spec):
             return cls.model_validate(plain)
         except ValidationError as error:
             first = error.errors()[0]
-            raise InputError(
-                f"not a stored preprocessing: {first['msg']}", file=file, field=first["loc"]
-            ) from None
+            raise InputError(f"not a stored preprocessing: {first['msg']}", file=file, field=first["loc"]) from None
 
     def feature_encoders(self) -> dict[str, Encoder]:
         """Return each feature that is needed, with one of its encoders."""
@@ -248,9 +246,7 @@ def fit_shape(values: Array, shape: tuple[int, ...], name: str, features: Sequen
     if dense_have == dense_want or flat:
         return values.reshape(len(values), *shape)
     if len(have) == 1:
-        what = (
-            f"{len(features)} feature columns become {have[0]} numbers" if len(features) > 1 else "the data"
-        )
+        what = f"{len(features)} feature columns become {have[0]} numbers" if len(features) > 1 else "the data"
         hint = f"write `shape: [{have[0]}]` for input '{name}' in the model"
     else:
         what = "the data"

@@ -121,9 +121,7 @@ class Raw:
     ) -> InputError:
         """Build the error about the sample at a position, with its file and line."""
         file, line, prefix = self.origin.place(int(self.rows[sample]))
-        return InputError(
-            prefix + message, file=file, line=line, field=field, found=found, allowed=allowed, hint=hint
-        )
+        return InputError(prefix + message, file=file, line=line, field=field, found=found, allowed=allowed, hint=hint)
 
 
 # Keyed "train", "validation", "test"; a source without parts of its own gives "train" alone.

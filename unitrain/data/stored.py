@@ -56,9 +56,7 @@ def _read_source(state: Preprocessing, source: Source, folder: Path) -> tuple[Ra
         return _read_table(state, find_file(source.file, folder), source), []
     parts, notes = read_source(DataSpec(source=source), folder)
     if len(parts) > 1:
-        raise InputError(
-            "the source has several parts: name one file", found=", ".join(parts), field=("source",)
-        )
+        raise InputError("the source has several parts: name one file", found=", ".join(parts), field=("source",))
     return _renamed(state, parts["train"]), notes
 
 
@@ -76,9 +74,7 @@ def _read_table(state: Preprocessing, path: Path, source: Table | None = None) -
         for name in target.columns:
             if name in columns.values and columns.values[name].null_count < columns.count:
                 numbers = isinstance(target, NumberTarget)
-                targets[name] = (
-                    "numeric" if numbers else table.target_kind(columns.values[name], name, str(path))
-                )
+                targets[name] = "numeric" if numbers else table.target_kind(columns.values[name], name, str(path))
     return table.table_raw(columns, table.Roles(features, targets))
 
 

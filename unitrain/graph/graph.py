@@ -101,8 +101,4 @@ class Graph:
 
     def parameter_count(self, trainable: bool) -> int:
         """Count the numbers in trainable parameters, or in running statistics."""
-        return sum(
-            prod(parameter.shape)
-            for parameter in self.parameters.values()
-            if parameter.trainable == trainable
-        )
+        return sum(prod(parameter.shape) for parameter in self.parameters.values() if parameter.trainable == trainable)

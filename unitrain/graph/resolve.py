@@ -28,9 +28,7 @@ from unitrain.spec.yaml import Document
 MAXIMUM_NODES = 20_000
 
 
-def resolve(
-    spec: ModelSpec, arguments: Mapping[str, Any] | None = None, document: Document | None = None
-) -> Graph:
+def resolve(spec: ModelSpec, arguments: Mapping[str, Any] | None = None, document: Document | None = None) -> Graph:
     """Work out a model.
 
     Parameters
@@ -195,9 +193,7 @@ class _Resolver:
             raise unknown_name(f"output of '{base}'", part, value.parts, path)
         return value.parts[part]
 
-    def _apply(
-        self, scope: _Scope, name: str, layer: LayerSpec, inputs: list[str], path: FieldPath
-    ) -> _Value:
+    def _apply(self, scope: _Scope, name: str, layer: LayerSpec, inputs: list[str], path: FieldPath) -> _Value:
         full = _join(scope.prefix, name)
         owner = _join(scope.owner, name)
         if isinstance(layer, SharedCall):
@@ -280,9 +276,7 @@ class _Resolver:
         arguments = {**self.arguments, **block.arguments, **call.arguments}
         for name, value in arguments.items():
             if value is None:
-                raise InputError(
-                    f"block '{call.block}' needs the argument '{name}'", field=(*path, "arguments")
-                )
+                raise InputError(f"block '{call.block}' needs the argument '{name}'", field=(*path, "arguments"))
         return arguments
 
     def _node(self, full: str, owner: str, layer: LayerSpec, inputs: list[str], path: FieldPath) -> str:
@@ -304,9 +298,7 @@ class _Resolver:
             output = layer.output_shape(*shapes)
             table = layer.parameters(*shapes)
         except ShapeError as error:
-            sources = ", ".join(
-                f"{name} {show_shape(shape)}" for name, shape in zip(inputs, shapes, strict=True)
-            )
+            sources = ", ".join(f"{name} {show_shape(shape)}" for name, shape in zip(inputs, shapes, strict=True))
             raise InputError(f"{layer.type} '{full}' {error}", field=path, found=sources) from None
         canonical = {local: f"{owner}.{local}" for local in table}
         for local, parameter in table.items():

@@ -122,7 +122,7 @@ def _confusion(matrix: list[list[float]], classes: Sequence[str]) -> str:
     size = len(matrix)
     names = list(classes) if len(classes) == size else [str(index) for index in range(size)]
     shares = [[cell / max(sum(row), 1e-12) for cell in row] for row in matrix]
-    side = min(1.6 + 0.42 * size, 9.0)
+    side = min(2.2 + 0.42 * size, 9.0)
     figure, axes = _figure(side, side)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set_xticks(range(size), names, rotation=45, ha="right")

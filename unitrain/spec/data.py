@@ -146,9 +146,7 @@ SourceName = Literal["digits", "iris", "wine", "breast_cancer", "diabetes", "mni
 NamedSource = Annotated[Source, BeforeValidator(_from_name, json_schema_input_type=SourceName | Source)]
 NamedAugmentation = Annotated[
     Augmentation,
-    BeforeValidator(
-        _from_name, json_schema_input_type=Literal["flip", "crop", "shift", "cutout"] | Augmentation
-    ),
+    BeforeValidator(_from_name, json_schema_input_type=Literal["flip", "crop", "shift", "cutout"] | Augmentation),
 ]
 Pixels = Annotated[
     Annotated[PixelScaling, Tag("name")] | Annotated[Normalise, Tag("values")],

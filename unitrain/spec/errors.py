@@ -60,9 +60,7 @@ class InputError(Exception):
         allowed: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.problems: tuple[Problem, ...] = (
-            Problem(message, file, line, tuple(field), found, allowed, hint),
-        )
+        self.problems: tuple[Problem, ...] = (Problem(message, file, line, tuple(field), found, allowed, hint),)
         super().__init__(message)
 
     @classmethod

@@ -101,9 +101,7 @@ if TYPE_CHECKING:
     Input = InputSpec | Template
 else:
     # The wrap validators let templates past; what they hand on is validated as a layer or input.
-    Layer = Annotated[
-        Annotated[reduce(or_, STEPS), Field(discriminator="type")], WrapValidator(_template_or_layer)
-    ]
+    Layer = Annotated[Annotated[reduce(or_, STEPS), Field(discriminator="type")], WrapValidator(_template_or_layer)]
     Input = Annotated[InputSpec, WrapValidator(_template_or_input)]
 
 

@@ -246,17 +246,6 @@ class ImageFolder(Spec):
 
 
 Source = Annotated[
-    Digits
-    | Iris
-    | Wine
-    | BreastCancer
-    | Diabetes
-    | Mnist5k
-    | FashionMnist
-    | Mnist
-    | Idx
-    | Npz
-    | Table
-    | ImageFolder,
+    Digits | Iris | Wine | BreastCancer | Diabetes | Mnist5k | FashionMnist | Mnist | Idx | Npz | Table | ImageFolder,
     Field(discriminator="type"),
 ]

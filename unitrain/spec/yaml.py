@@ -131,9 +131,7 @@ _CoreDumper.yaml_implicit_resolvers = _CoreLoader.yaml_implicit_resolvers
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
-    text = {float("inf"): ".inf", float("-inf"): "-.inf"}.get(
-        value, ".nan" if value != value else repr(value)
-    )
+    text = {float("inf"): ".inf", float("-inf"): "-.inf"}.get(value, ".nan" if value != value else repr(value))
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
@@ -211,9 +209,7 @@ class _Builder:
             return text.lower() == "true"
         if kind == "int":
             if len(text) > 32:
-                raise InputError(
-                    "the number is too long", file=self.file, line=node.start_mark.line + 1, field=path
-                )
+                raise InputError("the number is too long", file=self.file, line=node.start_mark.line + 1, field=path)
             return int(text, 16) if text.startswith("0x") else int(text)
         if kind == "float":
             return float(

@@ -38,7 +38,8 @@ def first_non_finite(program: Program, data: Batchable, rows: npt.NDArray[np.int
     for name, array in inputs.items():
         if not np.isfinite(array).all():
             bad = rows[~np.isfinite(array.reshape(len(rows), -1)).all(axis=1)][0]
-            return f"the loss is not finite at step {step + 1}: input '{name}' holds {_kind(array)}, sample {bad}"
+            found = f"input '{name}' holds {_kind(array)}, sample {bad}"
+            return f"the loss is not finite at step {step + 1}: {found}"
     outputs = program.activations(inputs, training=True, step=step)
     for node in program.graph.nodes:
         if not np.isfinite(outputs[node.name]).all():

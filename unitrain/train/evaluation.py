@@ -47,9 +47,7 @@ class Evaluator:
         exact = {name: values.astype(np.float64) for name, values in predictions.items()}
         total = 0.0
         for output, (factor, loss) in self.losses.items():
-            numerator, denominator = loss.terms(
-                self.namespace, exact[output], data.targets[output], weight
-            )
+            numerator, denominator = loss.terms(self.namespace, exact[output], data.targets[output], weight)
             total += factor * float(numerator / denominator if denominator != 0 else 0.0)
         values: dict[str, Any] = {"loss": total}
         for label, output, metric in self.metrics:

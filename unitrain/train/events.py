@@ -11,7 +11,13 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunStart:
-    """Training begins, or goes on from a checkpoint."""
+    """Training begins, or goes on from a checkpoint.
+
+    Parameters
+    ----------
+    notes
+        What a user should know of the data: sizes, leaks, constant columns.
+    """
 
     name: str
     backend: str
@@ -21,6 +27,7 @@ class RunStart:
     training_samples: int
     validation_samples: int
     parameters: int
+    notes: tuple[str, ...] = ()
     first_epoch: int = 0
 
 

@@ -17,6 +17,7 @@ from unitrain.data.dataset import Prepared
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
 from unitrain.spec.recipe import ModelReference
+from unitrain.spec.schedules import PlateauSchedule
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import Observer, RunEnd, RunStart
 from unitrain.train.plan import Batches
@@ -36,6 +37,7 @@ from unitrain.train.session import (
 )
 from unitrain.train.tracking import trackers
 from unitrain.train.trainer import Augment, Trainer
+from unitrain.train.update import AVERAGE
 from unitrain.weights.initialize import check_weights, initialize
 from unitrain.weights.random import stream
 from unitrain.weights.store import write_text
@@ -74,6 +76,7 @@ class Run:
         """Read the data, compile the program, and take up a checkpoint if there is one."""
         recipe, graph = loaded.recipe, loaded.graph
         prepared = prepare_data(loaded)
+        _check_validation(loaded, prepared)
         data = batchable(prepared.train)
         update = make_update(loaded)
         measures = Measures.of(loaded)
@@ -83,11 +86,16 @@ class Run:
             _check_checkpoint(graph, checkpoint)
             program.load_slots(checkpoint.slots)
         spec = recipe.training
-        batches = Batches(
-            len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed
-        )
+        batches = Batches(len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed)
         steps = batches.updates_per_epoch
-        schedule = make_schedule(recipe.schedule, recipe.optimizer.lr, steps, steps * spec.epochs)
+        monitored = measures.metric(getattr(recipe.schedule, "monitor", None))
+        schedule = make_schedule(
+            recipe.schedule,
+            recipe.optimizer.lr,
+            steps,
+            steps * spec.epochs,
+            higher_is_better=monitored is not None and monitored.higher_is_better,
+        )
         trainer = Trainer(
             program,
             update,
@@ -109,6 +117,7 @@ class Run:
             len(data),
             count_samples(prepared.validation),
             graph.parameter_count(trainable=True),
+            tuple(prepared.report.lines()),
             0 if checkpoint is None else checkpoint.state.epoch,
         )
         return cls(loaded, place, prepared, program, trainer, measures, start, checkpoint)
@@ -130,25 +139,26 @@ class Run:
         return end
 
     def _finish(self, folder: RunFolder, end: RunEnd) -> RunEnd:
-        """Keep the weights that the run gives, and measure validation and test part with them."""
-        if end.reason == "interrupted":
-            how = f"go on with: unitrain fit --resume {folder.path}"
-            return replace(end, message=f"{end.message}; {how}")
-        if end.reason == "not finite":
-            how = "try a smaller learning rate, or clip gradients with optimizer.clip_norm"
-            return replace(end, message=f"{end.message}; {how}")
-        weights = averaged_weights(self.program)
+        """Keep the weights that the run gives; unless it broke off, measure validation and test with them."""
+        weights = None if end.reason == "not finite" else averaged_weights(self.program)
         if end.best_epoch is not None and folder.best.is_file():
             best = Checkpoint.load(folder.best)
-            weights = {**best.weights, **best.slots.get("ema", {})}
-        folder.keep_weights(weights)
+            weights = {**best.weights, **best.slots.get(AVERAGE, {})}
+        if weights is not None:
+            folder.keep_weights(weights)
+        how = {
+            "interrupted": f"go on with: unitrain fit --resume {folder.path}",
+            "not finite": "try a smaller learning rate, or clip gradients with optimizer.clip_norm",
+        }.get(end.reason)
+        if how is not None or weights is None:
+            return replace(end, message=f"{end.message}; {how}")
         self.program.load_weights(weights)
         evaluator = self.measures.evaluator(self.loaded.recipe.training.evaluation_batch_size)
         parts = {
             part: {} if split is None else evaluator.evaluate(self.program, batchable(split))
             for part, split in (("validation", self.prepared.validation), ("test", self.prepared.test))
         }
-        return replace(end, **parts)
+        return replace(end, validation=parts["validation"], test=parts["test"])
 
 
 def fit(
@@ -210,6 +220,12 @@ def resume(
         )
     run = Run.assemble(loaded, place, checkpoint=checkpoint, observers=observers)
     write_text(folder.recipe, loaded.recipe.to_yaml())
+    resumed = {
+        "epoch": checkpoint.state.epoch,
+        **describe_environment(backend=place.backend.name, device=place.device),
+    }
+    environment["resumed"] = [*environment.get("resumed", []), resumed]
+    folder.write_json(folder.environment, environment)
     return FitResult(folder, run.train(folder))
 
 
@@ -249,6 +265,23 @@ def _report(folder: RunFolder, prepared: Prepared) -> None:
         write_report(folder, [str(name) for name in classes])
 
 
+def _check_validation(loaded: LoadedRecipe, prepared: Prepared) -> None:
+    """Refuse a recipe that waits for validation values and has no validation part."""
+    recipe = loaded.recipe
+    waits = {
+        ("training", "early_stopping"): recipe.training.early_stopping is not None,
+        ("schedule", "type"): isinstance(recipe.schedule, PlateauSchedule),
+    }
+    for field, waiting in waits.items():
+        if waiting and prepared.validation is None:
+            error = InputError(
+                "this needs a validation part of the data",
+                field=field,
+                hint="give one with data.split.validation",
+            )
+            raise loaded.locate(error)
+
+
 def _check_checkpoint(graph: Graph, checkpoint: Checkpoint) -> None:
     problems = check_weights(graph, checkpoint.weights)
     if problems:
@@ -263,7 +296,7 @@ def _validation(
         return None
     data = batchable(prepared.validation)
     evaluator = measures.evaluator(loaded.recipe.training.evaluation_batch_size)
-    if "ema" not in make_update(loaded).slots:
+    if AVERAGE not in make_update(loaded).slots:
         return lambda: evaluator.evaluate(program, data)
     averaged = place.backend.compile(loaded.graph, program.weights(), settings(loaded, place.device))
 
@@ -307,12 +340,16 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: asked
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
 
 
 def rehearse(
-    recipe: str | Path, *, backend: str | None = None, device: str | None = None, overrides: Sequence[str] = ()
+    recipe: str | Path,
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> list[str]:
     """Check everything a run needs, take one step on real data, keep nothing; return lines to print."""
     loaded = load_recipe(recipe, overrides)

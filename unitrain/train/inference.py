@@ -35,7 +35,7 @@ class TrainedRun:
 
     @classmethod
     def open(cls, path: str | Path, *, backend: str | None = None, device: str | None = None) -> TrainedRun:
-        """Read a run folder and compile its model, on another backend if one is named. Raises `InputError`."""
+        """Read a run folder and compile its model, on another backend if named. Raises `InputError`."""
         folder = RunFolder.open(Path(path))
         loaded = load_run(folder)
         place = Place.choose(loaded, backend, device)
@@ -68,7 +68,7 @@ class TrainedRun:
     def predict(self, data: Path) -> dict[str, npt.NDArray[Any]]:
         """Predict a file: column name to one value a sample, classes by name.
 
-        For each output: ``prediction``, and for classes ``probability`` of the predicted one and of each class.
+        For each output: ``prediction``, and for classes ``probability``, of the predicted and of each class.
         Several outputs have their names before the columns'.
         """
         split = apply_stored(self.preprocessing, data).data
@@ -82,7 +82,7 @@ class TrainedRun:
         return columns
 
     def _readable(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
-        """Turn an output's numbers into what they mean: classes with probabilities, or numbers in target units."""
+        """Turn an output's numbers into classes with probabilities, or numbers in the target's units."""
         loss = self.loaded.losses[name].loss.type if name in self.loaded.losses else None
         classes = self.preprocessing.classes().get(name)
         if loss == "cross_entropy" and values.ndim == 2:
@@ -109,9 +109,7 @@ class TrainedRun:
         return {"prediction": values}
 
 
-def write_predictions(
-    path: Path, columns: Mapping[str, npt.NDArray[Any]], *, replace: bool = False
-) -> None:
+def write_predictions(path: Path, columns: Mapping[str, npt.NDArray[Any]], *, replace: bool = False) -> None:
     """Write predictions as CSV, Parquet or npz, by the suffix, whole or not at all.
 
     Raises
@@ -141,4 +139,5 @@ def write_predictions(
 
 def _write_npz(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
     with path.open("wb") as handle:
-        np.savez_compressed(handle, **dict(columns))
+        # NumPy's stub takes the arrays' names for its own options.
+        np.savez_compressed(handle, **columns)  # type: ignore[arg-type]

@@ -67,9 +67,7 @@ def match_shape(xp: ArrayNamespace, target: Tensor, prediction: Tensor) -> Tenso
         They differ by more than axes of size 1; without this NumPy's rules would pair each with each.
     """
     if prod(target.shape[1:]) != prod(prediction.shape[1:]):
-        raise ValueError(
-            f"targets of shape {list(target.shape)} do not fit predictions of {list(prediction.shape)}"
-        )
+        raise ValueError(f"targets of shape {list(target.shape)} do not fit predictions of {list(prediction.shape)}")
     return xp.cast(xp.reshape(target, (-1, *prediction.shape[1:])), prediction)
 
 
@@ -87,9 +85,7 @@ class SoftmaxCrossEntropy:
         losses = -xp.sum(wanted * log_softmax(xp, prediction), axis=-1)
         return xp.sum(weights * losses), xp.sum(weights)
 
-    def gradient(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> Tensor:
+    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (softmax(x) - q)."""
         wanted, weights = self._wanted(xp, prediction, target, weight)
         return weights[..., None] * (xp.exp(log_softmax(xp, prediction)) - wanted)
@@ -125,9 +121,7 @@ class SigmoidCrossEntropy:
         losses = xp.maximum(prediction, 0.0) - prediction * wanted + xp.log1p(xp.exp(-xp.abs(prediction)))
         return xp.sum(weights * losses), xp.sum(weights)
 
-    def gradient(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> Tensor:
+    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (sigmoid(x) - y)."""
         wanted, weights = self._wanted(xp, prediction, target, weight)
         return weights * (sigmoid(xp, prediction) - wanted)
@@ -167,9 +161,7 @@ class Distance:
                 losses = 0.5 * inside * inside + delta * (xp.abs(error) - inside)
         return xp.sum(weights * losses), xp.sum(weights)
 
-    def gradient(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> Tensor:
+    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w times 2e, sign(e), or e limited to delta."""
         error = prediction - match_shape(xp, target, prediction)
         weights = element_weights(xp, weight, prediction)
@@ -196,9 +188,7 @@ class Divergence:
         weights = element_weights(xp, weight, losses)
         return xp.sum(weights * losses), xp.sum(weights)
 
-    def gradient(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> Tensor:
+    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (softmax(x) sum(p) - p)."""
         p = xp.cast(target, prediction)
         weights = element_weights(xp, weight, p[..., 0])

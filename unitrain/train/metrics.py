@@ -52,9 +52,7 @@ def metric_labels(metrics: Sequence[specs.Metric], outputs: Sequence[str]) -> li
     return [_label(metric, _output(metric, index, outputs), outputs) for index, metric in enumerate(metrics)]
 
 
-def bind_metrics(
-    metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLoss]
-) -> tuple[BoundMetric, ...]:
+def bind_metrics(metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLoss]) -> tuple[BoundMetric, ...]:
     """Build the metrics of a recipe for its trained outputs."""
     outputs = list(trained)
     bound = []
@@ -101,13 +99,7 @@ def make_metric(spec: specs.Metric, ignore_index: int | None = None) -> Any:
             return Determination()
         case specs.Auc():
             return AreaUnderCurve(ignore_index)
-        case (
-            specs.BalancedAccuracy()
-            | specs.Precision()
-            | specs.Recall()
-            | specs.F1()
-            | specs.ConfusionMatrix()
-        ):
+        case specs.BalancedAccuracy() | specs.Precision() | specs.Recall() | specs.F1() | specs.ConfusionMatrix():
             return FromCounts(spec, ignore_index)
         case _:
             assert_never(spec)
@@ -279,9 +271,7 @@ class Determination(_Whole):
         return float(scores.mean())
 
 
-def confusion(
-    prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None = None
-) -> Floats:
+def confusion(prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None = None) -> Floats:
     """Count ``[true class, predicted class]``, weighted where there are weights."""
     scores, wanted, weights = _flat(prediction, target, weight, ignore_index)
     if scores.shape[1] == 1:
@@ -315,9 +305,7 @@ def _quotient(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _averaged(
-    numerator: Floats, denominator: Floats, true: Floats, average: specs.Average | None
-) -> float:
+def _averaged(numerator: Floats, denominator: Floats, true: Floats, average: specs.Average | None) -> float:
     """Average a quotient over the classes, 0 where a class has no denominator."""
     chosen = average or ("binary" if len(true) == 2 else "macro")
     if chosen == "binary":

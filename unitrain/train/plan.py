@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from unitrain.weights.random import stream
 
-# How long a block of steps should last: long enough that its start costs nothing, short enough to see it move.
+# How long a block of steps should last: its start must cost nothing, and the display must move.
 BLOCK_SECONDS = 0.2
 
 
@@ -94,7 +94,7 @@ class BlockLength:
         self._seen = 0
 
     def observe(self, batches: int, seconds: float) -> None:
-        """Note that a block of ``batches`` took ``seconds``; the first includes tracing and is not trusted."""
+        """Note that a block took so long; the first includes tracing and is not trusted."""
         self._seen += 1
         if self._seen == 1:
             return

@@ -10,7 +10,7 @@ from typing import Any
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
-from unitrain.spec.base import validate
+from unitrain.spec.base import at_document, validate
 from unitrain.spec.errors import FieldPath, InputError, unknown_name
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.recipe import ModelReference, OutputLoss, Recipe
@@ -33,6 +33,8 @@ class LoadedRecipe:
         The resolved model.
     losses
         The loss of each trained output.
+    document
+        Where the recipe was read from, to name file and line in errors; None when it was made in Python.
     """
 
     recipe: Recipe
@@ -40,6 +42,17 @@ class LoadedRecipe:
     model: ModelSpec
     graph: Graph
     losses: Mapping[str, OutputLoss]
+    document: Document | None = None
+
+    def locate(self, error: InputError, section: FieldPath = ()) -> InputError:
+        """Give an error about a field of the recipe, or of one section of it, its file and line.
+
+        An error that names a file of its own, or no field, stays as it is.
+        """
+        problem = error.problems[0]
+        if self.document is None or problem.file is not None or not problem.field:
+            return error
+        return at_document(error, self.document, section)
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> LoadedRecipe:
@@ -74,15 +87,11 @@ def check_recipe(recipe: Recipe, folder: Path, document: Document | None = None)
     except InputError as error:
         if document is None:
             raise
-        raise error.located(
-            file=document.file, line=document.line(error.problems[0].field)
-        ) from None
-    return LoadedRecipe(recipe, folder, model, graph, losses)
+        raise at_document(error, document) from None
+    return LoadedRecipe(recipe, folder, model, graph, losses, document)
 
 
-def apply_overrides(
-    document: Document, overrides: Iterable[str]
-) -> tuple[Document, dict[FieldPath, str]]:
+def apply_overrides(document: Document, overrides: Iterable[str]) -> tuple[Document, dict[FieldPath, str]]:
     """Set fields of a parsed document; also return which field each override set."""
     data = deepcopy(document.data)
     settings: dict[FieldPath, str] = {}
@@ -92,12 +101,13 @@ def apply_overrides(
             raise InputError("an override is written field.path=value", found=override, file="--set")
         path = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
         value = parse_yaml(text, file=f"--set {name}").data if text.strip() not in ("", "null", "~") else None
-        _set(data, path, value, override)
-        settings[path] = override
+        settings[path[: _set(data, path, value, override)]] = override
     return replace(document, data=data), settings
 
 
-def _set(data: Any, path: FieldPath, value: Any, override: str) -> None:
+def _set(data: Any, path: FieldPath, value: Any, override: str) -> int:
+    """Set one field; return how many parts of the path lead to what had to be made for it."""
+    made: int | None = None
     for index, part in enumerate(path):
         if isinstance(data, list):
             if not isinstance(part, int) or part >= len(data):
@@ -111,29 +121,28 @@ def _set(data: Any, path: FieldPath, value: Any, override: str) -> None:
             raise InputError("this is not a mapping of fields", file=f"--set {override}", field=path[:index])
         if index + 1 == len(path):
             data[part] = value
-            return
-        known = data[part] if isinstance(data, list) or part in data else None
+            return made or len(path)
+        known = data.get(part) if isinstance(data, dict) else data[int(part)]
         if isinstance(known, str):
             # `optimizer: adam` and `model: file.yaml` are short for a mapping.
             known = {"file" if part == "model" else "type": known}
-        data[part] = {} if known is None else known
-        data = data[part]
+        if known is None:
+            known, made = {}, made or index + 1
+        data[part] = known
+        data = known
+    raise AssertionError("a path has at least one part")
 
 
 def _blame_overrides(error: InputError, settings: Mapping[FieldPath, str]) -> InputError:
     """Name the override, and not a line of the file, where a problem lies in what an override set."""
     problems = []
     for problem in error.problems:
-        guilty = next(
-            (text for path, text in settings.items() if problem.field[: len(path)] == path), None
-        )
+        guilty = next((text for path, text in settings.items() if problem.field[: len(path)] == path), None)
         problems.append(problem if guilty is None else replace(problem, file=f"--set {guilty}", line=None))
     return InputError.from_problems(problems)
 
 
-def _read_model(
-    recipe: Recipe, folder: Path, document: Document | None
-) -> tuple[ModelSpec, Document | None]:
+def _read_model(recipe: Recipe, folder: Path, document: Document | None) -> tuple[ModelSpec, Document | None]:
     if isinstance(recipe.model, ModelSpec):
         if document is None:
             return recipe.model, None
@@ -158,11 +167,8 @@ def _read_model(
     model = validate(ModelSpec, model_document)
     for name in reference.arguments:
         if name not in model.arguments:
-            error = unknown_name(f"argument of {reference.file}", name, model.arguments, ("model", name))
-            raise error.located(
-                file=document.file if document else None,
-                line=document.line(("model", name)) if document else None,
-            )
+            unknown = unknown_name(f"argument of {reference.file}", name, model.arguments, ("model", name))
+            raise unknown if document is None else at_document(unknown, document)
     arguments = {**model.arguments, **reference.arguments}
     return model.model_copy(update={"arguments": arguments}), model_document
 
@@ -187,7 +193,8 @@ def _check_monitors(recipe: Recipe, graph: Graph) -> None:
     """See that early stopping, best weights and a plateau schedule monitor something that is measured."""
     from unitrain.train.metrics import metric_labels
 
-    known = ["loss", *metric_labels(recipe.metrics, list(graph.outputs))]
+    labels = metric_labels(recipe.metrics, list(graph.outputs))
+    known = ["loss", *(label for label in labels if not label.endswith("confusion_matrix"))]
     monitored: list[tuple[FieldPath, str | None]] = [
         (("training", "keep_best"), recipe.training.keep_best),
         (("schedule", "monitor"), getattr(recipe.schedule, "monitor", None)),

@@ -16,7 +16,10 @@ def write_report(folder: RunFolder, classes: Sequence[str]) -> None:
     facts = [
         ("ended", result["message"]),
         ("trained", f"{result['epoch']} epochs, {result['updates']:,} updates, {result['seconds']:.1f} s"),
-        ("kept", f"the weights of epoch {result['best_epoch']}" if result["best_epoch"] else "the last weights"),
+        (
+            "kept",
+            f"the weights of epoch {result['best_epoch']}" if result["best_epoch"] else "the last weights",
+        ),
         ("backend", f"{environment['backend']} on {environment['device']}"),
         ("seed", f"{environment['seed']}" + (", deterministic" if environment["deterministic"] else "")),
         ("started", environment["started"]),

@@ -21,7 +21,17 @@ from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import EpochDone, Observer, RunEnd, RunStart
 from unitrain.weights.store import save_tensors, write_text
 
-_PACKAGES = ("unitrain", "numpy", "scipy", "scikit-learn", "torch", "tensorflow", "keras", "pyarrow", "pillow")
+_PACKAGES = (
+    "unitrain",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "tensorflow",
+    "keras",
+    "pyarrow",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +76,7 @@ class RunFolder:
         folder = cls(path)
         if not path.is_dir():
             siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise InputError(
-                "no such run folder", file=str(path), hint=did_you_mean(path.name, siblings)
-            )
+            raise InputError("no such run folder", file=str(path), hint=did_you_mean(path.name, siblings))
         if not folder.recipe.is_file() or not folder.model.is_file():
             raise InputError("the folder is not a run: it has no recipe.yaml and model.yaml", file=str(path))
         return folder

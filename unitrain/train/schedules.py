@@ -152,6 +152,4 @@ def make_schedule(
     higher_is_better: bool = False,
 ) -> Schedule:
     """Return the schedule of a recipe; none stands for a constant rate. Arguments as in `Schedule`."""
-    return Schedule(
-        spec or specs.ConstantSchedule(), base, steps_per_epoch, total_steps, higher_is_better
-    )
+    return Schedule(spec or specs.ConstantSchedule(), base, steps_per_epoch, total_steps, higher_is_better)

@@ -17,11 +17,12 @@ from unitrain.data.load import prepare
 from unitrain.data.preprocess import Preprocessing
 from unitrain.spec.data import Task
 from unitrain.spec.errors import InputError
+from unitrain.spec.recipe import OutputLoss
 from unitrain.train.evaluation import Evaluator
 from unitrain.train.losses import make_loss
-from unitrain.train.metrics import BoundMetric, bind_metrics
+from unitrain.train.metrics import BoundMetric, HostMetric, bind_metrics
 from unitrain.train.recipe import LoadedRecipe
-from unitrain.train.update import Update
+from unitrain.train.update import AVERAGE, Update
 from unitrain.weights.random import stream
 
 
@@ -39,29 +40,36 @@ class Place:
         return cls(chosen, resolve_device(chosen, device or loaded.recipe.device))
 
 
-def task_of(loaded: LoadedRecipe) -> Task | None:
-    """Tell from the losses whether targets are classes or numbers; None when they do not say."""
-    kinds = {loss.loss.type for loss in loaded.losses.values()}
-    if kinds <= {"cross_entropy", "binary_cross_entropy"}:
-        return "classification"
-    if kinds <= {"mse", "mae", "huber"}:
-        return "regression"
-    return None
+def task_of(loss: OutputLoss) -> Task | None:
+    """Tell from a loss whether its targets are classes or numbers; None when it does not say."""
+    match loss.loss.type:
+        case "cross_entropy" | "binary_cross_entropy":
+            return "classification"
+        case "mse" | "mae" | "huber":
+            return "regression"
+        case _:
+            return None
 
 
 def prepare_data(loaded: LoadedRecipe, stored: Preprocessing | None = None) -> Prepared:
     """Read, split and preprocess the recipe's data; with what a run has stored, or fitted anew."""
     recipe = loaded.recipe
-    prepared = prepare(
-        recipe.data,
-        loaded.folder,
-        loaded.graph.inputs,
-        list(loaded.losses),
-        task_of(loaded),
-        lambda purpose: stream(recipe.seed, "data", purpose),
-        stored,
-    )
-    _check_targets(loaded, prepared)
+    try:
+        prepared = prepare(
+            recipe.data,
+            loaded.folder,
+            loaded.graph.inputs,
+            list(loaded.losses),
+            {output: task_of(loss) for output, loss in loaded.losses.items()},
+            lambda purpose: stream(recipe.seed, "data", purpose),
+            stored,
+        )
+    except InputError as error:
+        raise loaded.locate(error, ("data",)) from None
+    try:
+        _check_targets(loaded, prepared)
+    except InputError as error:
+        raise loaded.locate(error) from None
     return prepared
 
 
@@ -99,11 +107,14 @@ class Measures:
         losses = {name: (item.factor, make_loss(item.loss)) for name, item in loaded.losses.items()}
         return cls(losses, bind_metrics(loaded.recipe.metrics, loaded.losses))
 
+    def metric(self, label: str | None) -> HostMetric | None:
+        """Return the metric called ``label``, or None: the loss is none."""
+        found: HostMetric | None = next((item.metric for item in self.metrics if item.label == label), None)
+        return found
+
     def rule(self, update: Update) -> TrainingRule:
         """Return what a training step computes; metrics that need all samples at once are left out."""
-        streamed = [
-            (item.label, item.output, item.metric) for item in self.metrics if item.metric.streams
-        ]
+        streamed = [(item.label, item.output, item.metric) for item in self.metrics if item.metric.streams]
         return TrainingRule(self.losses, streamed, update)
 
     def evaluator(self, batch_size: int) -> Evaluator:
@@ -120,16 +131,14 @@ def settings(loaded: LoadedRecipe, device: str) -> Settings:
 
 def make_update(loaded: LoadedRecipe) -> Update:
     """Return the recipe's optimizer, with the model's parameters that decay."""
-    decays = {
-        name: parameter.decay for name, parameter in loaded.graph.parameters.items() if parameter.trainable
-    }
+    decays = {name: parameter.decay for name, parameter in loaded.graph.parameters.items() if parameter.trainable}
     return Update(loaded.recipe.optimizer, decays)
 
 
 def averaged_weights(program: Program) -> dict[str, npt.NDArray[Any]]:
     """Return the weights to evaluate and keep: moving averages where they are kept, else the weights."""
     weights = program.weights()
-    return {**weights, **program.slots().get("ema", {})}
+    return {**weights, **program.slots().get(AVERAGE, {})}
 
 
 def count_samples(split: DataSplit | None) -> int:

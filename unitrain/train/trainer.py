@@ -16,8 +16,8 @@ from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.diagnosis import first_non_finite
 from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd
-from unitrain.train.plan import Batches, BlockLength
 from unitrain.train.metrics import HostMetric
+from unitrain.train.plan import Batches, BlockLength
 from unitrain.train.schedules import Schedule
 from unitrain.train.state import TrainingState
 from unitrain.train.update import Update
@@ -26,7 +26,9 @@ from unitrain.train.update import Update
 class Validation(Protocol):
     """Measures the validation set with the weights a program has now: ``{"loss": ..., label: ...}``."""
 
-    def __call__(self) -> dict[str, Any]: ...
+    def __call__(self) -> dict[str, Any]:
+        """Predict and measure."""
+        ...
 
 
 class Keeper(Protocol):
@@ -44,9 +46,9 @@ class Keeper(Protocol):
 class Augment(Protocol):
     """Changes one training batch: the inputs of the samples, and the number of the batch."""
 
-    def __call__(
-        self, inputs: dict[str, npt.NDArray[Any]], batch: int
-    ) -> dict[str, npt.NDArray[Any]]: ...
+    def __call__(self, inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
+        """Return the changed inputs."""
+        ...
 
 
 @dataclass
@@ -158,9 +160,7 @@ class Trainer:
         first_group = first - first % self.batches.accumulate
         return max(first + 1, min(end, first_group + left * self.batches.accumulate))
 
-    def _plan(
-        self, order: npt.NDArray[np.int32], first: int, end: int
-    ) -> tuple[Plan, npt.NDArray[np.float64]]:
+    def _plan(self, order: npt.NDArray[np.int32], first: int, end: int) -> tuple[Plan, npt.NDArray[np.float64]]:
         groups = [self.batches.group(batch) for batch in range(first, end)]
         apply = np.array([last for _, last in groups])
         scale = np.array([factor for factor, _ in groups])
@@ -176,9 +176,7 @@ class Trainer:
         if self.augment is None:
             return self.program.run_steps(self._placed, plan)
         changed = [
-            self.augment(
-                {name: array[rows] for name, array in self.data.inputs.items()}, plan.first_step + index
-            )
+            self.augment({name: array[rows] for name, array in self.data.inputs.items()}, plan.first_step + index)
             for index, rows in enumerate(plan.indices)
         ]
         flat = plan.indices.reshape(-1)
@@ -189,9 +187,7 @@ class Trainer:
         )
         indices = np.arange(plan.indices.size, dtype=np.int32).reshape(plan.indices.shape)
         placed = self.program.place(block)
-        return self.program.run_steps(
-            placed, Plan(indices, plan.coefficients, plan.scale, plan.apply, plan.first_step)
-        )
+        return self.program.run_steps(placed, Plan(indices, plan.coefficients, plan.scale, plan.apply, plan.first_step))
 
     def _account(self, plan: Plan, statistics: Statistics) -> bool:
         """Add a block to the state; return False when its last loss is not finite."""
@@ -229,60 +225,68 @@ class Trainer:
         return None
 
     def _stop_early(self, reason: str, message: str) -> RunEnd:
-        """End within an epoch: keep the state, and measure validation once where that was asked for."""
+        """End within an epoch: keep the state; measure validation, unless the user is waiting for the end."""
         if self.state.batch == self.batches.batches_per_epoch:
             ended = self._end_epoch(0.0)
-            if ended is not None:
-                return ended
-        elif reason != "interrupted":
-            if self.validate is not None:
-                self._validation = self.validate()
-                if self.spec.keep_best is not None and self._is_better(self.spec.keep_best, self.state.best_value):
-                    self._keep_best(self.state.epoch + 1)
+            return ended or self._end(reason, message)
+        if reason != "interrupted":
+            self._measure()
+            best = self._keep_if_best(self.state.epoch + 1)
+            self._tell_epoch(self.state.epoch + 1, 0.0, best)
         self._keep_last()
         return self._end(reason, message)
 
     def _end_epoch(self, samples_per_second: float) -> RunEnd | None:
+        """Measure, keep, tell, and decide whether to stop early."""
         state = self.state
-        training = self.training_values()
+        self._measure()
+        state.epoch += 1
+        if self._validation and self.schedule.monitor is not None:
+            self.schedule.observe(float(self._validation[self.schedule.monitor]))
+        best = self._keep_if_best(state.epoch)
+        stopping = self._patience_is_over()
+        self._tell_epoch(state.epoch, samples_per_second, best)
+        state.begin_epoch()
+        if stopping or state.epoch == self.spec.epochs or state.epoch % self.spec.checkpoint_every == 0:
+            self._keep_last()
+        if stopping and self.spec.early_stopping is not None:
+            monitor = self.spec.early_stopping.monitor
+            return self._end(
+                "early stopping",
+                f"validation {monitor} has not improved for {state.bad_evaluations} evaluations",
+            )
+        return None
+
+    def _measure(self) -> None:
         if self.validate is not None:
             self._validation = self.validate()
-        state.epoch += 1
-        rate = float(self.schedule.learning_rates(max(state.updates - 1, 0), 1)[0])
-        if "loss" in self._validation:
-            monitor = getattr(self.schedule, "monitor", None)
-            if monitor is not None:
-                self.schedule.observe(float(self._validation[monitor]))
-        best = False
-        if self.spec.keep_best is not None and self._validation:
-            best = self._is_better(self.spec.keep_best, state.best_value)
-            if best:
-                self._keep_best(state.epoch)
-        stopping = self._patience_is_over()
-        state.begin_epoch()
-        state.schedule = self.schedule.state()
-        state.seconds = self._seconds_before + time.perf_counter() - self._clock
+
+    def _tell_epoch(self, epoch: int, samples_per_second: float, best: bool) -> None:
+        rate = float(self.schedule.learning_rates(max(self.state.updates - 1, 0), 1)[0])
+        self.state.seconds = self._seconds_before + time.perf_counter() - self._clock
         event = EpochDone(
-            state.epoch,
-            state.updates,
-            training,
+            epoch,
+            self.state.updates,
+            self.training_values(),
             self._validation,
             rate,
-            state.seconds,
+            self.state.seconds,
             samples_per_second,
             best,
         )
         for observer in self.observers:
             observer.on_epoch(event)
-        last = state.epoch == self.spec.epochs or stopping
-        if last or state.epoch % self.spec.checkpoint_every == 0:
-            self._keep_last()
-        if stopping and self.spec.early_stopping is not None:
-            monitor = self.spec.early_stopping.monitor
-            return self._end(
-                "early stopping", f"validation {monitor} has not improved for {state.bad_evaluations} evaluations"
-            )
-        return None
+
+    def _keep_if_best(self, epoch: int) -> bool:
+        """Keep a checkpoint when the monitored value is the best so far; return whether it is."""
+        monitor = self.spec.keep_best
+        if monitor is None or not self._validation or not self._is_better(monitor, self.state.best_value):
+            return False
+        self.state.best_value = float(self._validation[monitor])
+        self.state.best_epoch = epoch
+        if self.keeper is not None:
+            self.keeper.keep_best(self._checkpoint())
+        return True
 
     def _patience_is_over(self) -> bool:
         rule = self.spec.early_stopping
@@ -303,19 +307,12 @@ class Trainer:
         sign = 1.0 if metric is not None and metric.higher_is_better else -1.0
         return sign * value > sign * best + minimum_change
 
-    def _keep_best(self, epoch: int) -> None:
-        assert self.spec.keep_best is not None
-        self.state.best_value = float(self._validation[self.spec.keep_best])
-        self.state.best_epoch = epoch
-        if self.keeper is not None:
-            self.keeper.keep_best(self._checkpoint())
-
     def _keep_last(self) -> None:
         if self.keeper is not None:
-            self.state.schedule = self.schedule.state()
             self.keeper.keep_last(self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
+        self.state.schedule = self.schedule.state()
         return Checkpoint(self.program.weights(), self.program.slots(), self.state)
 
     def _not_finite(self, plan: Plan, statistics: Statistics) -> RunEnd:

@@ -32,9 +32,7 @@ class Update:
         self.decays = {name: spec.decay_all or decay for name, decay in decays.items()}
         self.slots: tuple[str, ...] = (*self.rule.slots, *((AVERAGE,) if spec.ema is not None else ()))
 
-    def coefficients(
-        self, learning_rates: npt.NDArray[np.float64], first_update: int
-    ) -> npt.NDArray[np.float64]:
+    def coefficients(self, learning_rates: npt.NDArray[np.float64], first_update: int) -> npt.NDArray[np.float64]:
         """Return a row of scalars for each update: lr * weight_decay, then the rule's own.
 
         Parameters
@@ -70,14 +68,10 @@ class Update:
                 new_slots[slot][name] = value
             if self.spec.ema is not None:
                 average = slots[AVERAGE][name]
-                new_slots[AVERAGE][name] = (
-                    self.spec.ema * average + (1.0 - self.spec.ema) * new_parameters[name]
-                )
+                new_slots[AVERAGE][name] = self.spec.ema * average + (1.0 - self.spec.ema) * new_parameters[name]
         return new_parameters, new_slots
 
-    def _penalised(
-        self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-    ) -> Mapping[str, Tensor]:
+    def _penalised(self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Add the gradient 2 * l2 * w of the penalty l2 * sum(w^2)."""
         if not self.spec.l2:
             return gradients
@@ -97,5 +91,3 @@ class Update:
         norm = xp.sqrt(sum(squares[1:], squares[0]))
         factor = xp.minimum(self.spec.clip_norm / (norm + 1e-6), 1.0)
         return {name: gradient * factor for name, gradient in gradients.items()}
-
-

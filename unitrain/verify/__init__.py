@@ -1,0 +1,1 @@
+"""Whether two computations are the same, by a yardstick and not by a tolerance."""

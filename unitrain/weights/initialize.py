@@ -80,9 +80,7 @@ def _scaled(
     return _truncated(generator, stddev, shape)
 
 
-def _truncated(
-    generator: np.random.Generator, stddev: float, shape: tuple[int, ...]
-) -> npt.NDArray[np.float64]:
+def _truncated(generator: np.random.Generator, stddev: float, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Draw a normal cut at two sigma, rescaled so that ``stddev`` is the true standard deviation."""
     values = generator.normal(0.0, 1.0, shape)
     while (outside := np.abs(values) > 2.0).any():

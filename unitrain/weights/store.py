@@ -16,13 +16,25 @@ from unitrain.weights.initialize import check_weights
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, sync it and rename it: never half a file."""
+    """Let ``write`` fill a temporary file beside ``path``, sync it and rename it: never half a file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written: no space, no permission.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        # Whatever `write` does, the file has the permissions of any other new file.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", file=str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -36,10 +48,17 @@ def save_tensors(
     path: Path, tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write arrays to a safetensors file, atomically."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    def write(temporary: Path) -> None:
+        try:
+            save_file(contiguous, temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata=dict(metadata or {})))
+    write_atomically(path, write)
 
 
 def load_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -151,28 +151,37 @@ def test_single_input_and_output_are_plain_tensors() -> None:
     np.testing.assert_allclose(model(x), expected, rtol=1e-12)
 
 
+def settings_of_keras() -> tuple[str, ...]:
+    return (keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy().name)
+
+
 def test_keras_is_left_as_it_was() -> None:
-    before = (keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy().name)
-    graph = graph_of(IMAGE, {"type": "conv2d", "filters": 2, "kernel_size": 3})
+    before = settings_of_keras()
+    keras.layers.Dense(1)  # the first of a process has no number
+    number = int(keras.layers.Dense(1).name.rpartition("_")[2])
+    graph = graph_of(IMAGE, {"type": "conv2d", "filters": 2, "kernel_size": 3}, {"type": "dense", "units": 1})
     BACKEND.compile(graph, weights_of(graph), Settings(precision="float64"))
-    assert (
-        keras.config.floatx(),
-        keras.config.image_data_format(),
-        keras.config.dtype_policy().name,
-    ) == before
+    assert settings_of_keras() == before
+    assert int(keras.layers.Dense(1).name.rpartition("_")[2]) == number + 1
 
 
-def test_images_are_nhwc_whatever_keras_is_set_to() -> None:
-    graph = graph_of(IMAGE, {"type": "conv2d", "filters": 2, "kernel_size": 3}, {"type": "flatten"})
+def test_what_keras_is_set_to_does_not_matter() -> None:
+    layers = ({"type": "conv2d", "filters": 2, "kernel_size": 3}, {"type": "batch_norm"}, {"type": "flatten"})
+    graph = graph_of(IMAGE, *layers)
     weights = weights_of(graph)
     x = {"x": np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype(np.float32)}
-    expected = BACKEND.compile(graph, weights, Settings()).predict(x)
+    expected = BACKEND.compile(graph, weights, Settings()).predict(x)["flatten_1"]
     keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float16")
+    keras.config.set_dtype_policy("mixed_float16")
     try:
-        found = BACKEND.compile(graph, weights, Settings()).predict(x)
+        found = BACKEND.compile(graph, weights, Settings()).predict(x)["flatten_1"]
     finally:
         keras.config.set_image_data_format("channels_last")
-    np.testing.assert_array_equal(found["flatten_1"], expected["flatten_1"])
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("size", "step"), [(1, 0), (7, 3), (64, 2**32 - 1), (1001, 2**33 + 5)])

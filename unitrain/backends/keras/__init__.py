@@ -86,9 +86,7 @@ class KerasBackend:
 
         return build_model(graph, weights, settings).model
 
-    def compile(
-        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
-    ) -> Program:
+    def compile(self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None) -> Program:
         """Compile a program; without a ``rule`` it serves inference and differentiation only."""
         from unitrain.backends.keras.program import KerasProgram
 

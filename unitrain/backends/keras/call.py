@@ -40,14 +40,10 @@ class Call:
         self.graph = graph
         self.built = built
         self.dtype = dtype
-        self.parameters: dict[str, Variable] = {
-            name: built.bindings[name].variable for name in graph.trainable
-        }
+        self.parameters: dict[str, Variable] = {name: built.bindings[name].variable for name in graph.trainable}
         taken = {id(variable) for variable in (*self.parameters.values(), *built.counters)}
         # What a call in training moves: running statistics, and the states of Keras' own generators.
-        self.moving: list[Variable] = [
-            variable for variable in built.model.variables if id(variable) not in taken
-        ]
+        self.moving: list[Variable] = [variable for variable in built.model.variables if id(variable) not in taken]
 
     def prepare(self, inputs: Mapping[str, Any]) -> Tensors:
         """Bring inputs into the kinds the model takes."""

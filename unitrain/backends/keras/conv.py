@@ -82,20 +82,20 @@ def conv(layer: Conv1d | Conv2d, context: Context, x: KerasTensor) -> KerasTenso
     )
 
 
-class _Grouped:
+class _Grouped(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Computes each group by itself: Keras has XLA compile grouped convolutions, which is 20 times slower."""
 
-    groups: int
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+    def call(self, x: Any) -> Any:
         """Convolve ``[batch, *spatial, channel]`` with ``(*window, channel / groups, filters)``."""
-        convolve = super().convolution_op  # type: ignore[misc]  # of the Keras layer mixed in
-        parts = zip(
-            tf.split(inputs, self.groups, -1),
-            tf.split(tf.convert_to_tensor(kernel), self.groups, -1),
-            strict=True,
+        kernels = tf.split(tf.convert_to_tensor(self.kernel), self.groups, -1)
+        y = tf.concat(
+            [
+                tf.nn.convolution(part, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+                for part, kernel in zip(tf.split(x, self.groups, -1), kernels, strict=True)
+            ],
+            -1,
         )
-        return tf.concat([convolve(x, k) for x, k in parts], -1)
+        return self.activation(y + self.bias if self.use_bias else y)
 
 
 @saved

@@ -64,9 +64,7 @@ class CounterDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras has no 
 
     def build(self, input_shape: Any) -> None:
         """Make the counter."""
-        self.step = self.add_weight(
-            shape=(), dtype="int64", initializer="zeros", trainable=False, name="step"
-        )
+        self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Drop elements of a tensor of any shape, in training."""

@@ -74,9 +74,7 @@ def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel
     with tf.device(device_name(settings.device)):
         parts = Parts()
         inputs = {
-            name: keras.Input(
-                given.shape, dtype=settings.precision if given.dtype == "float" else "int32", name=name
-            )
+            name: keras.Input(given.shape, dtype=settings.precision if given.dtype == "float" else "int32", name=name)
             for name, given in graph.inputs.items()
         }
         tensors: dict[str, KerasTensor] = {}

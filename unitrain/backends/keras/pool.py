@@ -70,9 +70,7 @@ def global_max_pool(layer: GlobalMaxPool, context: Context, x: KerasTensor) -> K
     positions = prod(spatial)
     if len(spatial) > 1:
         x = context.apply(keras.layers.Reshape, x, part="positions", target_shape=(positions, channels))
-    y = context.apply(
-        keras.layers.MaxPooling1D, x, part="max", pool_size=positions, data_format="channels_last"
-    )
+    y = context.apply(keras.layers.MaxPooling1D, x, part="max", pool_size=positions, data_format="channels_last")
     return context.apply(keras.layers.Reshape, y, target_shape=context.node.output_shape)
 
 

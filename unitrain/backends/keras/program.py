@@ -30,9 +30,7 @@ class KerasProgram:
         As for `contract.Backend.compile`.
     """
 
-    def __init__(
-        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None) -> None:
         self.graph = graph
         self._built = build_model(graph, weights, settings)
         self.model = self._built.model
@@ -47,10 +45,7 @@ class KerasProgram:
     def weights(self) -> dict[str, Array]:
         """Copy out all parameters, running statistics included, canonical names and layouts."""
         bindings = self._built.bindings
-        return {
-            name: bindings[name].to_canonical(_read(bindings[name].variable))
-            for name in self.graph.parameters
-        }
+        return {name: bindings[name].to_canonical(_read(bindings[name].variable)) for name in self.graph.parameters}
 
     def load_weights(self, weights: Arrays) -> None:
         """Take over all parameters; gradients accumulated so far belong to the old ones and are dropped."""
@@ -63,8 +58,7 @@ class KerasProgram:
         slots = self._training.slots if self._training else {}
         return {
             slot: {
-                name: self._built.bindings[name].to_canonical(_read(variable))
-                for name, variable in variables.items()
+                name: self._built.bindings[name].to_canonical(_read(variable)) for name, variable in variables.items()
             }
             for slot, variables in slots.items()
         }
@@ -123,16 +117,10 @@ class KerasProgram:
         run = self._inference or self._compile_inference()
         with tf.device(self._device):
             chunks = [
-                run(
-                    self._call.prepare(
-                        {name: inputs[name][first : first + batch_size] for name in self.graph.inputs}
-                    )
-                )
+                run(self._call.prepare({name: inputs[name][first : first + batch_size] for name in self.graph.inputs}))
                 for first in range(0, samples, batch_size)
             ]
-        return {
-            name: np.concatenate([chunk[name].numpy() for chunk in chunks]) for name in self.graph.outputs
-        }
+        return {name: np.concatenate([chunk[name].numpy() for chunk in chunks]) for name in self.graph.outputs}
 
     def _compile_inference(self) -> Callable[..., Any]:
         def infer(inputs: Any) -> Any:
@@ -169,9 +157,7 @@ class KerasProgram:
         check_indices(self.graph, inputs)
         with tf.device(self._device):
             prepared = self._call.prepare(inputs)
-            watched = {
-                name: prepared[name] for name, given in self.graph.inputs.items() if given.dtype == "float"
-            }
+            watched = {name: prepared[name] for name, given in self.graph.inputs.items() if given.dtype == "float"}
             parameters, moving = self._call.state()
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch((watched, parameters))

@@ -77,8 +77,7 @@ class Training:
         accumulate = self._unapplied or not plan.apply.all()
         if accumulate and not self._pending:
             self._pending = {
-                name: tf.Variable(tf.zeros_like(value), trainable=False)
-                for name, value in self.call.state()[0].items()
+                name: tf.Variable(tf.zeros_like(value), trainable=False) for name, value in self.call.state()[0].items()
             }
         dtype = self.call.dtype.as_numpy_dtype
         planned = (plan.indices, plan.coefficients.astype(dtype), plan.scale.astype(dtype), plan.apply)
@@ -116,9 +115,7 @@ class Training:
             self._blocks[key] = compiled(block, signature)
         return self._blocks[key]
 
-    def _trace(
-        self, data: Any, plan: Any, first_step: Tensor, accumulate: bool
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
+    def _trace(self, data: Any, plan: Any, first_step: Tensor, accumulate: bool) -> tuple[Tensor, list[Tensor], Tensor]:
         """Write the block as a graph: losses ``[steps]``, sums of the metrics' terms, steps done."""
         indices, coefficients, scale, apply = plan
         steps = tf.shape(indices)[0]
@@ -127,9 +124,7 @@ class Training:
             inputs, targets, weights = tf.nest.map_structure(lambda x: tf.gather(x, indices[index]), data)
             weight = weights[0] if weights else None
             number = first_step + tf.cast(index, tf.int64)
-            loss, gradients, moved, terms = self._differentiate(
-                inputs, targets, weight, state, number, scale[index]
-            )
+            loss, gradients, moved, terms = self._differentiate(inputs, targets, weight, state, number, scale[index])
             finite = tf.math.is_finite(loss)
             state = tf.cond(
                 finite,
@@ -182,9 +177,7 @@ class Training:
         parameters, _, moving, _, _ = state
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(parameters)
-            outputs, moved = self.call(
-                self.call.prepare(inputs), parameters, moving, training=True, step=step
-            )
+            outputs, moved = self.call(self.call.prepare(inputs), parameters, moving, training=True, step=step)
             predictions = self.call.named(outputs)
         total = tf.zeros([], self.call.dtype)
         seeds = []

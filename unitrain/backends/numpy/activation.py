@@ -77,9 +77,7 @@ def relu6(layer: Relu6, context: Context, parameters: Parameters, x: Array) -> R
 @implements(LeakyRelu)
 def leaky_relu(layer: LeakyRelu, context: Context, parameters: Parameters, x: Array) -> Result:
     """``f = max(x, 0) + slope min(x, 0)``, f' = 1 where x > 0, else slope."""
-    return _elementwise(
-        np.maximum(x, 0) + layer.slope * np.minimum(x, 0), lambda: _by_sign(x, 1.0, layer.slope)
-    )
+    return _elementwise(np.maximum(x, 0) + layer.slope * np.minimum(x, 0), lambda: _by_sign(x, 1.0, layer.slope))
 
 
 @implements(Prelu)
@@ -131,9 +129,7 @@ def gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Res
     from scipy.special import erf
 
     distribution = 0.5 * (1 + erf(x * sqrt(0.5)))
-    return _elementwise(
-        x * distribution, lambda: distribution + x * (np.exp(-0.5 * x * x) * (1 / sqrt(2 * pi)))
-    )
+    return _elementwise(x * distribution, lambda: distribution + x * (np.exp(-0.5 * x * x) * (1 / sqrt(2 * pi))))
 
 
 @implements(Silu)

@@ -75,9 +75,7 @@ def _fold(windows: Windows, columns: Array, padded: Array, rows: slice) -> None:
     """Add columns, laid out as by `_unfold`, to where they are from (col2im): the transpose of `_unfold`."""
     channels, _, _, batch = padded.shape
     groups = len(columns)
-    parts = columns.reshape(
-        groups, windows.area, channels // groups, rows.stop - rows.start, windows.outputs[1], batch
-    )
+    parts = columns.reshape(groups, windows.area, channels // groups, rows.stop - rows.start, windows.outputs[1], batch)
     for tap, view in enumerate(windows.taps(padded, rows)):
         target = _grouped(view, groups)
         target += parts[:, tap]
@@ -182,9 +180,7 @@ def separable_convolution(
     return _outward(y.reshape(-1, *middle.shape[1:]), context.node.output_shape), backward
 
 
-def _depthwise(
-    windows: Windows, image: Array, kernel: Array
-) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+def _depthwise(windows: Windows, image: Array, kernel: Array) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
     """``y[c, m] = sum_t x_t[c] k_t[c, m]`` over the taps t.
 
     So dx_t[c] = sum_m dy[c, m] k_t[c, m], and dk_t[c, m] = sum(x_t[c] dy[c, m]) over all windows.

@@ -89,9 +89,7 @@ def forward(
             )
             parameters = {local: current[canonical] for local, canonical in node.parameters.items()}
             arguments = [values[name] for name in node.inputs]
-            values[node.name], back = IMPLEMENTATIONS[type(node.layer)](
-                node.layer, context, parameters, *arguments
-            )
+            values[node.name], back = IMPLEMENTATIONS[type(node.layer)](node.layer, context, parameters, *arguments)
             if node.name in wanted:
                 result.steps.append((node, back))
             if not keep:
@@ -152,8 +150,6 @@ def _add(sums: dict[str, Array], name: str, gradient: Array) -> None:
     sums[name] = sums[name] + gradient if name in sums else gradient
 
 
-def zeros_where_missing(
-    gradients: Mapping[str, Array], weights: Arrays, names: Collection[str]
-) -> dict[str, Array]:
+def zeros_where_missing(gradients: Mapping[str, Array], weights: Arrays, names: Collection[str]) -> dict[str, Array]:
     """Return the gradients by ``names``; what no output depends on has zeros."""
     return {name: gradients[name] if name in gradients else np.zeros_like(weights[name]) for name in names}

@@ -55,26 +55,20 @@ class NumpyModel:
         """Copy all parameters in. Raises `InputError` when names or shapes differ from the graph's."""
         problems = check_weights(self.graph, weights)
         if problems:
-            raise InputError(
-                f"the weights do not fit the model '{self.graph.name}': {'; '.join(problems[:5])}"
-            )
+            raise InputError(f"the weights do not fit the model '{self.graph.name}': {'; '.join(problems[:5])}")
         self.weights = {name: np.array(weights[name], dtype=self.dtype) for name in self.graph.parameters}
 
     def __call__(self, inputs: Arrays | npt.ArrayLike) -> dict[str, Array]:
         """Run inference: outputs by name. A model with one input takes its array as it is."""
         return self.run(inputs, Mode()).outputs()
 
-    def forward(
-        self, inputs: Arrays | npt.ArrayLike, training: bool = False, step: int = 0
-    ) -> dict[str, Array]:
+    def forward(self, inputs: Arrays | npt.ArrayLike, training: bool = False, step: int = 0) -> dict[str, Array]:
         """Compute the outputs, and remember what `backward` needs.
 
         With ``training`` dropout drops, by the mask of ``step``, and batch norm uses the batch's statistics;
         the running ones stay as they are.
         """
-        self._pass = self.run(
-            inputs, Mode(training, self.seed, step), differentiate=True, input_gradients=True
-        )
+        self._pass = self.run(inputs, Mode(training, self.seed, step), differentiate=True, input_gradients=True)
         return self._pass.outputs()
 
     def backward(self, output_gradients: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:

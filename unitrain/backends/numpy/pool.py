@@ -53,9 +53,7 @@ def max_pool(layer: MaxPool1d | MaxPool2d, context: Context, parameters: Paramet
 
 
 @implements(AveragePool1d, AveragePool2d)
-def average_pool(
-    layer: AveragePool1d | AveragePool2d, context: Context, parameters: Parameters, x: Array
-) -> Result:
+def average_pool(layer: AveragePool1d | AveragePool2d, context: Context, parameters: Parameters, x: Array) -> Result:
     """Sum of the taps / count, count being the taps that are not padding: each of them gets dy / count."""
     windows = Windows.of(layer, context.node.input_shapes[0])
     image = as_image(x)
@@ -75,9 +73,7 @@ def average_pool(
 
 
 @implements(GlobalAveragePool)
-def global_average_pool(
-    layer: GlobalAveragePool, context: Context, parameters: Parameters, x: Array
-) -> Result:
+def global_average_pool(layer: GlobalAveragePool, context: Context, parameters: Parameters, x: Array) -> Result:
     """Mean of all positions: each gets dy / positions."""
     axes = tuple(range(1, x.ndim - 1))
     y = x.mean(axis=axes, keepdims=True)

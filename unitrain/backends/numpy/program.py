@@ -26,9 +26,7 @@ class NumpyProgram:
         As for `contract.Backend.compile`.
     """
 
-    def __init__(
-        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None) -> None:
         self.graph = graph
         self.rule = rule
         self.model = NumpyModel(graph, weights, settings)
@@ -39,9 +37,7 @@ class NumpyProgram:
         self._slots: dict[str, dict[str, Array]] = {}
         for slot in rule.updater.slots if rule else ():
             self._slots[slot] = {
-                name: self.model.weights[name].copy()
-                if slot == "ema"
-                else np.zeros_like(self.model.weights[name])
+                name: self.model.weights[name].copy() if slot == "ema" else np.zeros_like(self.model.weights[name])
                 for name in graph.trainable
             }
 
@@ -56,10 +52,7 @@ class NumpyProgram:
 
     def slots(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Copy out the optimizer state."""
-        return {
-            slot: {name: array.copy() for name, array in arrays.items()}
-            for slot, arrays in self._slots.items()
-        }
+        return {slot: {name: array.copy() for name, array in arrays.items()} for slot, arrays in self._slots.items()}
 
     def load_slots(self, slots: Mapping[str, Arrays]) -> None:
         """Take over the optimizer state."""
@@ -163,9 +156,7 @@ class NumpyProgram:
             chunks.append(self.model.run(chunk, Mode()).outputs())
         return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in self.graph.outputs}
 
-    def activations(
-        self, inputs: Arrays, *, training: bool = False, step: int = 0
-    ) -> dict[str, npt.NDArray[Any]]:
+    def activations(self, inputs: Arrays, *, training: bool = False, step: int = 0) -> dict[str, npt.NDArray[Any]]:
         """Return the output of every node for one batch."""
         values = self.model.run(inputs, Mode(training, self.model.seed, step), keep=True).values
         return {node.name: values[node.name] for node in self.graph.nodes}

@@ -37,9 +37,7 @@ class TorchBackend:
 
         return GraphModule(graph, weights, settings)
 
-    def compile(
-        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
-    ) -> Program:
+    def compile(self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None) -> Program:
         """Compile a program; without a ``rule`` it serves inference and differentiation only."""
         from unitrain.backends.torch.program import TorchProgram
 

@@ -101,9 +101,7 @@ def convolution(layer: Conv1d | Conv2d, node: Node, settings: Settings) -> Made:
 
 
 @implements(DepthwiseConv1d, DepthwiseConv2d)
-def depthwise_convolution(
-    layer: DepthwiseConv1d | DepthwiseConv2d, node: Node, settings: Settings
-) -> Made:
+def depthwise_convolution(layer: DepthwiseConv1d | DepthwiseConv2d, node: Node, settings: Settings) -> Made:
     """A convolution with a group for each channel."""
     channels = node.input_shapes[0][-1]
     module = _windowed(layer, node, channels * layer.multiplier, channels, layer.use_bias)
@@ -115,18 +113,12 @@ class SeparableConv(torch.nn.Sequential):
 
 
 @implements(SeparableConv1d, SeparableConv2d)
-def separable_convolution(
-    layer: SeparableConv1d | SeparableConv2d, node: Node, settings: Settings
-) -> Made:
+def separable_convolution(layer: SeparableConv1d | SeparableConv2d, node: Node, settings: Settings) -> Made:
     """Both parts as submodules."""
     channels = node.input_shapes[0][-1]
     module = SeparableConv()
-    module.add_module(
-        "depthwise", _windowed(layer, node, channels * layer.multiplier, channels, bias=False)
-    )
-    module.add_module(
-        "pointwise", torch.nn.Linear(channels * layer.multiplier, layer.filters, bias=layer.use_bias)
-    )
+    module.add_module("depthwise", _windowed(layer, node, channels * layer.multiplier, channels, bias=False))
+    module.add_module("pointwise", torch.nn.Linear(channels * layer.multiplier, layer.filters, bias=layer.use_bias))
     slots = {
         "depthwise_kernel": Slot("depthwise.weight", _DEPTHWISE[layer.axes]),
         "pointwise_kernel": Slot("pointwise.weight", LINEAR),
@@ -152,9 +144,7 @@ class _TransposedChannelsLast:
         for axis, (start, size) in enumerate(zip(self.starts, self.sizes, strict=True), start=1):
             full = full.narrow(axis, start, min(size, full.shape[axis] - start))
         missing = [
-            amount
-            for axis in range(len(self.sizes), 0, -1)
-            for amount in (0, self.sizes[axis - 1] - full.shape[axis])
+            amount for axis in range(len(self.sizes), 0, -1) for amount in (0, self.sizes[axis - 1] - full.shape[axis])
         ]
         if any(missing):
             full = functional.pad(full, (0, 0, *missing))
@@ -170,15 +160,11 @@ class ChannelsLastConvTranspose2d(_TransposedChannelsLast, torch.nn.ConvTranspos
 
 
 @implements(ConvTranspose1d, ConvTranspose2d)
-def transposed_convolution(
-    layer: ConvTranspose1d | ConvTranspose2d, node: Node, settings: Settings
-) -> Made:
+def transposed_convolution(layer: ConvTranspose1d | ConvTranspose2d, node: Node, settings: Settings) -> Made:
     """The full transposed convolution, of which the pinned part is kept."""
     axes = len(layer.kernel_size)
     kind: Any = ChannelsLastConvTranspose1d if axes == 1 else ChannelsLastConvTranspose2d
-    module = kind(
-        node.input_shapes[0][-1], layer.filters, layer.kernel_size, stride=layer.strides, bias=layer.use_bias
-    )
+    module = kind(node.input_shapes[0][-1], layer.filters, layer.kernel_size, stride=layer.strides, bias=layer.use_bias)
     module.starts = tuple(
         transposed_crop(kernel, stride, layer.padding)
         for kernel, stride in zip(layer.kernel_size, layer.strides, strict=True)

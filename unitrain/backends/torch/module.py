@@ -142,9 +142,7 @@ class GraphModule(torch.nn.Module):
             named = dict(inputs[0])
         else:
             named = {
-                name: tensor
-                for name, tensor in zip(names, inputs, strict=False)
-                if isinstance(tensor, torch.Tensor)
+                name: tensor for name, tensor in zip(names, inputs, strict=False) if isinstance(tensor, torch.Tensor)
             }
         if named.keys() != self.graph.inputs.keys() or len(inputs) > len(names):
             raise InputError(

@@ -25,9 +25,7 @@ class _Affine(torch.nn.Module):
     def slots(self) -> dict[str, Slot]:
         """Return where scale and bias are."""
         table = {"scale": "weight", "bias": "bias"}
-        return {
-            local: Slot(attribute) for local, attribute in table.items() if getattr(self, attribute) is not None
-        }
+        return {local: Slot(attribute) for local, attribute in table.items() if getattr(self, attribute) is not None}
 
 
 class ChannelsLastBatchNorm(_Affine):

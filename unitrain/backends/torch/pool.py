@@ -59,7 +59,8 @@ class AveragePool(torch.nn.Module):
         ones = np.pad(np.ones(spatial), pads)
         counts = sum(ones[index] for index in self._taps())
         self.register_buffer(
-            "counts", torch.as_tensor(np.asarray(counts)[..., None], dtype=getattr(torch, settings.precision)),
+            "counts",
+            torch.as_tensor(np.asarray(counts)[..., None], dtype=getattr(torch, settings.precision)),
             persistent=False,
         )
 
@@ -68,9 +69,7 @@ class AveragePool(torch.nn.Module):
         return [
             tuple(
                 slice(tap * spread, tap * spread + (count - 1) * stride + 1, stride)
-                for tap, spread, count, stride in zip(
-                    taps, self.dilation, self.outputs, self.strides, strict=True
-                )
+                for tap, spread, count, stride in zip(taps, self.dilation, self.outputs, self.strides, strict=True)
             )
             for taps in np.ndindex(*self.kernel_size)
         ]
@@ -80,9 +79,7 @@ class AveragePool(torch.nn.Module):
         if any(self.before):
             x = functional.pad(x, (0, 0, *self.before))
         if len(self.kernel_size) == 2 and self.dilation == (1, 1):
-            pooled = functional.avg_pool2d(
-                channels_first(x), self.kernel_size, self.strides, divisor_override=1
-            )
+            pooled = functional.avg_pool2d(channels_first(x), self.kernel_size, self.strides, divisor_override=1)
             return channels_last(pooled) / self.counts
         views = [x[(slice(None), *index)] for index in self._taps()]
         return torch.stack(views).sum(dim=0) / self.counts

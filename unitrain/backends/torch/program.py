@@ -42,9 +42,7 @@ class TorchProgram:
         As for `contract.Backend.compile`.
     """
 
-    def __init__(
-        self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None) -> None:
         self.graph = graph
         self.rule = rule
         self.model = GraphModule(graph, weights, settings)
@@ -187,9 +185,7 @@ class TorchProgram:
         """Take a step over: running statistics, and the pending gradients if it is time."""
         assert self.rule is not None
         for norm, mean, variance in moved:
-            norm.take_over(
-                _chosen(keep, mean, norm.running_mean), _chosen(keep, variance, norm.running_var)
-            )
+            norm.take_over(_chosen(keep, mean, norm.running_mean), _chosen(keep, variance, norm.running_var))
         for (name, parameter), gradient in zip(self._parameters.items(), gradients, strict=True):
             whole = torch.zeros_like(parameter) if gradient is None else gradient
             self._pending[name] = self._pending[name] + whole if name in self._pending else whole
@@ -276,21 +272,15 @@ class TorchProgram:
         check_indices(self.graph, inputs)
         prepared = self._prepare(inputs)
         by_input = {
-            name: prepared[name].requires_grad_()
-            for name, given in self.graph.inputs.items()
-            if given.dtype == "float"
+            name: prepared[name].requires_grad_() for name, given in self.graph.inputs.items() if given.dtype == "float"
         }
         with self._training(training):
             outputs, _ = self._call(prepared, step)
         leaves = [*by_input.values(), *self._parameters.values()]
         seeded = [name for name in output_gradients if outputs[name].requires_grad]
-        seeds = [
-            torch.tensor(output_gradients[name], dtype=self._dtype, device=self._device) for name in seeded
-        ]
+        seeds = [torch.tensor(output_gradients[name], dtype=self._dtype, device=self._device) for name in seeded]
         found: Sequence[torch.Tensor | None] = (
-            torch.autograd.grad([outputs[name] for name in seeded], leaves, seeds, allow_unused=True)
-            if leaves
-            else []
+            torch.autograd.grad([outputs[name] for name in seeded], leaves, seeds, allow_unused=True) if leaves else []
         )
         gradients = [
             torch.zeros_like(leaf) if gradient is None else gradient

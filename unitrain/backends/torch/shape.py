@@ -71,9 +71,7 @@ class Upsample(torch.nn.Module):
         """Enlarge ``[batch, *spatial, channel]``."""
         if self.bilinear:
             size = [extent * times for extent, times in zip(x.shape[1:-1], self.factor, strict=True)]
-            return channels_last(
-                functional.interpolate(channels_first(x), size, mode="bilinear", align_corners=False)
-            )
+            return channels_last(functional.interpolate(channels_first(x), size, mode="bilinear", align_corners=False))
         for axis, times in enumerate(self.factor, start=1):
             x = x.repeat_interleave(times, dim=axis)
         return x

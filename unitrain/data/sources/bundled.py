@@ -37,6 +37,4 @@ def read_mnist_5k(source: Mnist5k) -> Parts:
     images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
     targets: dict[str, Array] = {"target": labels.astype(np.int64)}
     classes = {"target": tuple("0123456789")}
-    return {
-        "train": Raw({"image": images}, targets, Origin(source.type), np.arange(len(images)), classes=classes)
-    }
+    return {"train": Raw({"image": images}, targets, Origin(source.type), np.arange(len(images)), classes=classes)}

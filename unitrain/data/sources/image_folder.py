@@ -107,9 +107,7 @@ def folder_raw(
     invalid: Literal["error", "skip"],
 ) -> tuple[Raw, list[str]]:
     """Read a folder: feature ``image``; target ``class``, the name of the sub-folder, where there are any."""
-    classes = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     labelled = [(path, name) for name in classes for path in list_images(folder / name)]
     paths = [path for path, _ in labelled] if labelled else list_images(folder)
     if not paths:
@@ -136,9 +134,7 @@ def read(source: ImageFolder, folder: Path, invalid: Literal["error", "skip"]) -
         place = find_folder(name, folder)
         raw, skipped = folder_raw(place, source.channels, source.size, invalid)
         if not raw.targets:
-            raise InputError(
-                "the images lie in no class folders", file=str(place), allowed="folder/class/image"
-            )
+            raise InputError("the images lie in no class folders", file=str(place), allowed="folder/class/image")
         parts[part] = raw
         notes += skipped
     return parts, notes

@@ -29,9 +29,7 @@ class Columns:
     count: int
 
 
-def read_columns(
-    path: Path, separator: str | None = None, missing_values: Sequence[str] = MISSING_WORDS
-) -> Columns:
+def read_columns(path: Path, separator: str | None = None, missing_values: Sequence[str] = MISSING_WORDS) -> Columns:
     """Read a table by its suffix.
 
     Raises

@@ -56,20 +56,14 @@ Padding1d = Annotated[
     PaddingName | tuple[SidePads],
     BeforeValidator(
         lambda value: _amounts(value, 1),
-        json_schema_input_type=PaddingName
-        | NonNegativeInt
-        | list[NonNegativeInt]
-        | list[list[NonNegativeInt]],
+        json_schema_input_type=PaddingName | NonNegativeInt | list[NonNegativeInt] | list[list[NonNegativeInt]],
     ),
 ]
 Padding2d = Annotated[
     PaddingName | tuple[SidePads, SidePads],
     BeforeValidator(
         lambda value: _amounts(value, 2),
-        json_schema_input_type=PaddingName
-        | NonNegativeInt
-        | list[NonNegativeInt]
-        | list[list[NonNegativeInt]],
+        json_schema_input_type=PaddingName | NonNegativeInt | list[NonNegativeInt] | list[list[NonNegativeInt]],
     ),
 ]
 

@@ -40,9 +40,7 @@ class Dense(LayerSpec):
     def parameters(self, *inputs: Shape) -> dict[str, Parameter]:
         """``kernel`` and, unless ``use_bias`` is false, ``bias``."""
         width = inputs[0][-1]
-        table = {
-            "kernel": kernel_parameter((width, self.units), self.kernel_initializer, (width, self.units))
-        }
+        table = {"kernel": kernel_parameter((width, self.units), self.kernel_initializer, (width, self.units))}
         if self.use_bias:
             table["bias"] = bias_parameter(self.units, self.bias_initializer)
         return table

@@ -82,9 +82,7 @@ class LayerNorm(_Norm):
     def output_shape(self, *inputs: Shape) -> Shape:
         """Return the input shape."""
         if self.axes > len(inputs[0]):
-            raise ShapeError(
-                f"axes {self.axes} are more than {show_shape(inputs[0])} has (batch not counted)"
-            )
+            raise ShapeError(f"axes {self.axes} are more than {show_shape(inputs[0])} has (batch not counted)")
         return super().output_shape(*inputs)
 
     def parameters(self, *inputs: Shape) -> dict[str, Parameter]:

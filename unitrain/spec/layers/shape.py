@@ -39,9 +39,7 @@ class Reshape(LayerSpec):
         if len(free) > 1 or known < 1 or any(extent < 1 and extent != -1 for extent in self.shape):
             raise ShapeError(f"shape {list(self.shape)} must be positive numbers, with -1 at most once")
         if (size % known) if free else size != known:
-            raise ShapeError(
-                f"{size} elements of {show_shape(inputs[0])} do not fit {show_shape(self.shape)}"
-            )
+            raise ShapeError(f"{size} elements of {show_shape(inputs[0])} do not fit {show_shape(self.shape)}")
         return tuple(size // known if extent == -1 else extent for extent in self.shape)
 
 
@@ -90,9 +88,7 @@ class Padding(LayerSpec):
             raise ShapeError(f"amounts for {len(self.amounts)} axes do not fit {show_shape(shape)}")
         for extent, pads in zip(shape, self.amounts, strict=False):
             if self.mode == "reflect" and max(pads) >= extent:
-                raise ShapeError(
-                    f"reflect by {max(pads)} needs more than {extent} elements, {show_shape(shape)}"
-                )
+                raise ShapeError(f"reflect by {max(pads)} needs more than {extent} elements, {show_shape(shape)}")
         padded = tuple(extent + sum(pads) for extent, pads in zip(shape, self.amounts, strict=False))
         return (*padded, *shape[len(padded) :])
 

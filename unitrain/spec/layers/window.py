@@ -48,9 +48,7 @@ def window_outputs(
         The window is larger than the padded input.
     """
     outputs = []
-    for size, window, stride, spread, (before, after) in zip(
-        sizes, kernel, strides, dilation, padding, strict=True
-    ):
+    for size, window, stride, spread, (before, after) in zip(sizes, kernel, strides, dilation, padding, strict=True):
         reach = (window - 1) * spread + 1
         count = (size + before + after - reach) // stride + 1
         if size + before + after < reach:
@@ -67,9 +65,7 @@ def transposed_outputs(
     """Return the output sizes of a transposed convolution: ``same`` n*s, ``valid`` (n-1)*s + k."""
     if padding == "same":
         return tuple(size * stride for size, stride in zip(sizes, strides, strict=True))
-    return tuple(
-        (size - 1) * stride + window for size, stride, window in zip(sizes, strides, kernel, strict=True)
-    )
+    return tuple((size - 1) * stride + window for size, stride, window in zip(sizes, strides, kernel, strict=True))
 
 
 def transposed_crop(kernel: int, stride: int, padding: PaddingName) -> int:
