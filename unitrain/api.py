@@ -49,7 +49,8 @@ def build(
     arguments
         Values for the model's arguments, such as ``{"classes": 7}``.
     weights
-        Canonical arrays or a safetensors file, such as a run's; by default drawn from ``seed``: the same on every backend.
+        Canonical arrays or a safetensors file, such as a run's; by default drawn from ``seed``, the same on
+        every backend.
     seed
         Keys initial weights and dropout masks.
     device

@@ -99,6 +99,7 @@ class Trainer:
     state: TrainingState = field(init=False, default_factory=TrainingState)
     _placed: Any = field(init=False, default=None)
     _block_length: BlockLength = field(init=False, default_factory=BlockLength)
+    _rate: float = field(init=False, default=0.0)
     _clock: float = field(init=False, default=0.0)
     _seconds_before: float = field(init=False, default=0.0)
     _validation: dict[str, Any] = field(init=False, default_factory=dict)
@@ -133,6 +134,7 @@ class Trainer:
             plan, rates = self._plan(order, first, self._within_step_limit(first, end))
             started = time.perf_counter()
             statistics = self._run_block(plan)
+            self._rate = float(rates[-1])
             seconds = time.perf_counter() - started
             self._block_length.observe(len(plan), seconds)
             if not self._account(plan, statistics):
@@ -142,7 +144,7 @@ class Trainer:
                 state.epoch + 1,
                 state.batch,
                 self.training_values(),
-                float(rates[-1]),
+                self._rate,
                 plan.indices.size / max(seconds, 1e-9),
             )
             for observer in self.observers:
@@ -262,14 +264,13 @@ class Trainer:
             self._validation = self.validate()
 
     def _tell_epoch(self, epoch: int, samples_per_second: float, best: bool) -> None:
-        rate = float(self.schedule.learning_rates(max(self.state.updates - 1, 0), 1)[0])
         self.state.seconds = self._seconds_before + time.perf_counter() - self._clock
         event = EpochDone(
             epoch,
             self.state.updates,
             self.training_values(),
             self._validation,
-            rate,
+            self._rate,
             self.state.seconds,
             samples_per_second,
             best,
