@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.data.dataset import Prepared
+from unitrain.data.prepared import Prepared
 from unitrain.data.load import prepare
 from unitrain.spec.data import DataSpec
 

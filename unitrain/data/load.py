@@ -12,7 +12,8 @@ import numpy as np
 
 from unitrain.data import split
 from unitrain.data.augment import augmenter_for
-from unitrain.data.dataset import Prepared, Report, Split
+from unitrain.data.dataset import Split
+from unitrain.data.prepared import Prepared, Report
 from unitrain.data.leaks import find_leaks
 from unitrain.data.mapping import map_features, map_targets
 from unitrain.data.preprocess import Preprocessing, fit, fit_targets, without_missing

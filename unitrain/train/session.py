@@ -11,7 +11,7 @@ import numpy.typing as npt
 from unitrain.backends import load_backend, resolve_device
 from unitrain.backends.contract import Backend, Batchable, Program, Settings, TrainingRule
 from unitrain.backends.numpy.namespace import NumpyNamespace
-from unitrain.data.dataset import Prepared
+from unitrain.data.prepared import Prepared
 from unitrain.data.dataset import Split as DataSplit
 from unitrain.data.load import prepare
 from unitrain.data.preprocess import Preprocessing

@@ -1,0 +1,210 @@
+"""A run put together from its recipe: data read, program compiled, trainer ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy.typing as npt
+
+from unitrain.backends.contract import Program
+from unitrain.data.prepared import Prepared
+from unitrain.graph.graph import Graph
+from unitrain.spec.errors import InputError
+from unitrain.spec.schedules import PlateauSchedule
+from unitrain.train.checkpoint import Checkpoint
+from unitrain.train.events import Observer, RunEnd, RunStart
+from unitrain.train.interrupt import interruptible
+from unitrain.train.plan import Batches
+from unitrain.train.recipe import LoadedRecipe
+from unitrain.train.report import write_report
+from unitrain.train.run_folder import MetricsLog, RunFolder
+from unitrain.train.schedules import make_schedule
+from unitrain.train.session import (
+    Measures,
+    Place,
+    averaged_weights,
+    batchable,
+    count_samples,
+    make_update,
+    prepare_data,
+    settings,
+)
+from unitrain.train.tracking import trackers
+from unitrain.train.trainer import Augment, Trainer
+from unitrain.train.update import AVERAGE
+from unitrain.weights.initialize import check_weights, initialize
+from unitrain.weights.random import stream
+
+
+@dataclass
+class Run:
+    """A run put together and ready to start: data read, program compiled, nothing written yet."""
+
+    loaded: LoadedRecipe
+    place: Place
+    prepared: Prepared
+    program: Program
+    trainer: Trainer
+    measures: Measures
+    start: RunStart
+    checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def assemble(
+        cls,
+        loaded: LoadedRecipe,
+        place: Place,
+        *,
+        checkpoint: Checkpoint | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Run:
+        """Read the data, compile the program, and take up a checkpoint if there is one."""
+        recipe, graph = loaded.recipe, loaded.graph
+        prepared = prepare_data(loaded)
+        _check_validation(loaded, prepared)
+        data = batchable(prepared.train)
+        update = make_update(loaded)
+        measures = Measures.of(loaded)
+        weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
+        program = place.backend.compile(graph, weights, settings(loaded, place.device), measures.rule(update))
+        if checkpoint is not None:
+            _check_checkpoint(graph, checkpoint)
+            program.load_slots(checkpoint.slots)
+        spec = recipe.training
+        batches = Batches(len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed)
+        steps = batches.updates_per_epoch
+        monitored = measures.metric(getattr(recipe.schedule, "monitor", None))
+        schedule = make_schedule(
+            recipe.schedule,
+            recipe.optimizer.lr,
+            steps,
+            steps * spec.epochs,
+            higher_is_better=monitored is not None and monitored.higher_is_better,
+        )
+        trainer = Trainer(
+            program,
+            update,
+            schedule,
+            data,
+            batches,
+            spec,
+            validate=_validation(loaded, place, program, prepared, measures),
+            metrics={item.label: item.metric for item in measures.metrics},
+            augment=_augmentation(loaded.recipe.seed, prepared),
+            observers=observers,
+        )
+        start = RunStart(
+            recipe.name,
+            place.backend.name,
+            place.device,
+            spec.epochs,
+            batches.batches_per_epoch,
+            len(data),
+            count_samples(prepared.validation),
+            graph.parameter_count(trainable=True),
+            tuple(prepared.report.lines()),
+            0 if checkpoint is None else checkpoint.state.epoch,
+        )
+        return cls(loaded, place, prepared, program, trainer, measures, start, checkpoint)
+
+    def train(self, folder: RunFolder) -> RunEnd:
+        """Train, keep checkpoints in ``folder``, and measure the test part with the kept weights."""
+        trainer = self.trainer
+        trainer.keeper = folder
+        trainer.observers = [MetricsLog(folder), *trackers(self.loaded.recipe, folder), *trainer.observers]
+        for observer in trainer.observers:
+            observer.on_start(self.start)
+        with interruptible() as interrupted:
+            trainer.interrupted = interrupted
+            end = trainer.run(None if self.checkpoint is None else self.checkpoint.state)
+        end = self._finish(folder, end)
+        for observer in trainer.observers:
+            observer.on_end(end)
+        _report(folder, self.prepared)
+        return end
+
+    def _finish(self, folder: RunFolder, end: RunEnd) -> RunEnd:
+        """Keep the weights that the run gives; unless it broke off, measure validation and test with them."""
+        weights = None if end.reason == "not finite" else averaged_weights(self.program)
+        if end.best_epoch is not None and folder.best.is_file():
+            best = Checkpoint.load(folder.best)
+            weights = {**best.weights, **best.slots.get(AVERAGE, {})}
+        if weights is not None:
+            folder.keep_weights(weights)
+        how = {
+            "interrupted": f"go on with: unitrain fit --resume {folder.path}",
+            "not finite": "try a smaller learning rate, or clip gradients with optimizer.clip_norm",
+        }.get(end.reason)
+        if how is not None or weights is None:
+            return replace(end, message=f"{end.message}; {how}")
+        self.program.load_weights(weights)
+        evaluator = self.measures.evaluator(self.loaded.recipe.training.evaluation_batch_size)
+        parts = {
+            part: {} if split is None else evaluator.evaluate(self.program, batchable(split))
+            for part, split in (("validation", self.prepared.validation), ("test", self.prepared.test))
+        }
+        return replace(end, validation=parts["validation"], test=parts["test"])
+
+
+def _report(folder: RunFolder, prepared: Prepared) -> None:
+    """Write the report where the extra for it is installed; a run is whole without one."""
+    classes = next((names for names in prepared.classes.values() if names), ())
+    with suppress(InputError):
+        write_report(folder, [str(name) for name in classes])
+
+
+def _check_validation(loaded: LoadedRecipe, prepared: Prepared) -> None:
+    """Refuse a recipe that waits for validation values and has no validation part."""
+    recipe = loaded.recipe
+    waits = {
+        ("training", "early_stopping"): recipe.training.early_stopping is not None,
+        ("schedule", "type"): isinstance(recipe.schedule, PlateauSchedule),
+    }
+    for field, waiting in waits.items():
+        if waiting and prepared.validation is None:
+            error = InputError(
+                "this needs a validation part of the data",
+                field=field,
+                hint="give one with data.split.validation",
+            )
+            raise loaded.locate(error)
+
+
+def _check_checkpoint(graph: Graph, checkpoint: Checkpoint) -> None:
+    problems = check_weights(graph, checkpoint.weights)
+    if problems:
+        raise InputError(f"the checkpoint does not fit the model: {problems[0]}")
+
+
+def _validation(
+    loaded: LoadedRecipe, place: Place, program: Program, prepared: Prepared, measures: Measures
+) -> Callable[[], dict[str, Any]] | None:
+    """Return what measures the validation part, with the moving average of the weights where one is kept."""
+    if prepared.validation is None:
+        return None
+    data = batchable(prepared.validation)
+    evaluator = measures.evaluator(loaded.recipe.training.evaluation_batch_size)
+    if AVERAGE not in make_update(loaded).slots:
+        return lambda: evaluator.evaluate(program, data)
+    averaged = place.backend.compile(loaded.graph, program.weights(), settings(loaded, place.device))
+
+    def validate() -> dict[str, Any]:
+        averaged.load_weights(averaged_weights(program))
+        return evaluator.evaluate(averaged, data)
+
+    return validate
+
+
+def _augmentation(seed: int, prepared: Prepared) -> Augment | None:
+    """Return the augmentation of a batch, each batch with a generator of its own, or None."""
+    augmenter = prepared.augmenter
+    if augmenter is None:
+        return None
+
+    def augment(inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
+        return augmenter(inputs, stream(seed, "augment", batch))
+
+    return augment

@@ -1,0 +1,125 @@
+"""The verdict on one tensor: is its error that of correct rounding, or is it a fault?
+
+A fixed tolerance is wrong in both directions: a correct float32 matrix product has elements that are off by a
+percent, and a layer norm with a wrong epsilon is off by a millionth. The yardstick here is what NumPy loses on
+the same computation in float32, against its own run in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# Unit roundoff: half the distance from 1 to the next number.
+_ROUNDOFF = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `judge` found.
+
+    Parameters
+    ----------
+    passed
+        Whether the tensor is right.
+    ratio
+        Root mean square error over its yardstick; at most ``bound`` in a tensor that is right.
+    max_ratio
+        Largest error over its yardstick; at most twice ``bound`` in a tensor that is right.
+    bound
+        The factor allowed: smaller for large tensors, whose mean error varies less.
+    reason
+        Why the tensor fails where no ratio says so: its shape, or NaN and Inf in other places.
+    """
+
+    passed: bool
+    ratio: float
+    max_ratio: float
+    bound: float
+    reason: str = ""
+
+    def __str__(self) -> str:
+        ratios = f"ratio {self.ratio:.3g} of {self.bound:g}, largest {self.max_ratio:.3g} of {2 * self.bound:g}"
+        return f"{'PASS' if self.passed else 'FAIL'} {self.reason or ratios}"
+
+
+def bound_for(size: int) -> float:
+    """Return the factor over the yardstick that is allowed to a tensor of ``size`` elements."""
+    return 4.0 if size >= 1000 else 8.0 if size >= 100 else 16.0
+
+
+def judge(candidate: Array, reference64: Array, numpy32: Array) -> Verdict:
+    """Compare a tensor with the float64 reference.
+
+    With e the root mean square of the difference from the reference, the tensor passes when
+    e(candidate) <= bound * max(e(numpy32), u * rms(reference)), where u is the unit roundoff of the candidate's
+    precision, and when the same holds of the largest difference with twice the bound. NaN, Inf and -Inf must
+    stand where the reference, rounded to that precision, has them.
+
+    Parameters
+    ----------
+    candidate
+        What a backend computed, float32 or float64. Another dtype holds exact values and must be equal.
+    reference64
+        What NumPy computed in float64.
+    numpy32
+        What NumPy computed in float32. Of a float64 candidate the same loss is expected at float64's roundoff,
+        so its error is scaled by 2**-29.
+
+    Notes
+    -----
+    Neither yardstick is ever smaller than the smallest normal number: some frameworks flush what lies below
+    to zero. Where all three agree exactly, as after a reshape, the ratios are 0.
+    """
+    bound = bound_for(reference64.size)
+    if candidate.shape != reference64.shape:
+        return _failure(f"shape {list(candidate.shape)}, not {list(reference64.shape)}", bound)
+    if candidate.dtype not in _ROUNDOFF:
+        equal = bool((candidate == reference64).all())
+        return Verdict(True, 0.0, 0.0, bound) if equal else _failure("exact values differ", bound)
+    with np.errstate(over="ignore"):
+        rounded = reference64.astype(candidate.dtype)
+    if misplaced := _misplaced(candidate, rounded):
+        return _failure(misplaced, bound)
+
+    finite = np.isfinite(rounded)
+    if not finite.any():
+        return Verdict(True, 0.0, 0.0, bound)
+    reference = reference64[finite].astype(np.float64)
+    error = candidate[finite].astype(np.float64) - reference
+    # Where NumPy itself overflows it is no yardstick.
+    expected = numpy32[finite].astype(np.float64) - reference
+    expected = expected[np.isfinite(expected)] if np.isfinite(expected).any() else np.zeros(1)
+
+    roundoff, smallest = _ROUNDOFF[candidate.dtype], float(np.finfo(candidate.dtype).tiny)
+    expected *= roundoff / _ROUNDOFF[np.dtype(np.float32)]
+    ratio = _rms(error) / max(_rms(expected), roundoff * _rms(reference), smallest)
+    max_ratio = _largest(error) / max(_largest(expected), roundoff * _largest(reference), smallest)
+    return Verdict(ratio <= bound and max_ratio <= 2 * bound, ratio, max_ratio, bound)
+
+
+def _failure(reason: str, bound: float) -> Verdict:
+    return Verdict(False, np.inf, np.inf, bound, reason)
+
+
+def _misplaced(candidate: Array, reference: Array) -> str:
+    """Say which of NaN, Inf and -Inf stands in other places than in the reference; nothing when all agree."""
+    for name, test in (("NaN", np.isnan), ("Inf", np.isposinf), ("-Inf", np.isneginf)):
+        found, wanted = test(candidate), test(reference)
+        if (found != wanted).any():
+            place = tuple(map(int, np.argwhere(found != wanted)[0]))
+            return f"{name} {'stands' if found[place] else 'is missing'} at {list(place)}"
+    return ""
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _largest(values: Array) -> float:
+    return float(np.abs(values).max())
