@@ -6,8 +6,8 @@ the prediction. ``weight`` is one number a sample, ``[batch]``, or None.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import assert_never
 
 import numpy as np
@@ -47,7 +47,8 @@ def log_softmax(xp: ArrayNamespace, logits: Tensor) -> Tensor:
 
 def sigmoid(xp: ArrayNamespace, x: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-x)), without overflow."""
-    return 0.5 * (1.0 + xp.tanh(0.5 * x))
+    # exp(x) / (1 + exp(x)) below 0: a small probability keeps all its digits.
+    return xp.exp(xp.minimum(x, 0.0)) / (1.0 + xp.exp(-xp.abs(x)))
 
 
 def element_weights(xp: ArrayNamespace, weight: Tensor | None, like: Tensor) -> Tensor:
@@ -58,17 +59,19 @@ def element_weights(xp: ArrayNamespace, weight: Tensor | None, like: Tensor) -> 
     return ones * xp.reshape(xp.cast(weight, like), (-1, *(1,) * (len(like.shape) - 1)))
 
 
-def match_shape(xp: ArrayNamespace, target: Tensor, prediction: Tensor) -> Tensor:
-    """Bring targets into the dtype and shape of the prediction: ``[batch]`` beside ``[batch, 1]``.
+def match_shape(xp: ArrayNamespace, target: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bring targets into ``shape``: ``[batch]`` into ``[batch, 1]``.
 
     Raises
     ------
     ValueError
         They differ by more than axes of size 1; without this NumPy's rules would pair each with each.
     """
-    if prod(target.shape[1:]) != prod(prediction.shape[1:]):
-        raise ValueError(f"targets of shape {list(target.shape)} do not fit predictions of {list(prediction.shape)}")
-    return xp.cast(xp.reshape(target, (-1, *prediction.shape[1:])), prediction)
+    # Where TensorFlow traces, a batch's size may be None, not known yet.
+    same_batch = None in (target.shape[0], shape[0]) or target.shape[0] == shape[0]
+    if not same_batch or [n for n in target.shape[1:] if n != 1] != [n for n in shape[1:] if n != 1]:
+        raise ValueError(f"targets of shape {list(target.shape)} do not fit the wanted shape {list(shape)}")
+    return xp.reshape(target, (-1, *shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,12 @@ class SoftmaxCrossEntropy:
     ) -> tuple[Tensor, Tensor]:
         """Return the target distribution ``[batch, ..., class]`` and the weights ``[batch, ...]``."""
         classes = int(prediction.shape[-1])
-        target = xp.reshape(target, (-1, *prediction.shape[1:-1]))
+        target = match_shape(xp, target, prediction.shape[:-1])
         one_hot = xp.one_hot(target, classes, prediction)
         weights = element_weights(xp, weight, one_hot[..., 0])
         if self.spec.class_weights is not None:
+            if len(self.spec.class_weights) != classes:
+                raise ValueError(f"{len(self.spec.class_weights)} class_weights do not fit {classes} classes")
             factors = xp.asarray(np.array(self.spec.class_weights), prediction)
             weights = weights * xp.sum(one_hot * factors, axis=-1)
         if self.spec.ignore_index is not None:
@@ -129,7 +134,7 @@ class SigmoidCrossEntropy:
     def _wanted(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        y = match_shape(xp, target, prediction)
+        y = xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, prediction)
         if self.spec.class_weights is not None:
             zero, one = self.spec.class_weights
@@ -148,7 +153,7 @@ class Distance:
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return sum(w * l) and sum(w)."""
-        error = prediction - match_shape(xp, target, prediction)
+        error = prediction - xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, prediction)
         match self.spec:
             case MeanSquaredError():
@@ -163,7 +168,7 @@ class Distance:
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w times 2e, sign(e), or e limited to delta."""
-        error = prediction - match_shape(xp, target, prediction)
+        error = prediction - xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, prediction)
         match self.spec:
             case MeanSquaredError():
@@ -182,7 +187,7 @@ class Divergence:
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return sum(w * l) and sum(w) over all axes but the last."""
-        p = xp.cast(target, prediction)
+        p = xp.cast(match_shape(xp, target, prediction.shape), prediction)
         entropy = p * xp.log(xp.where(p > 0.0, p, xp.ones_like(p)))
         losses = xp.sum(entropy - p * log_softmax(xp, prediction), axis=-1)
         weights = element_weights(xp, weight, losses)
@@ -190,7 +195,7 @@ class Divergence:
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (softmax(x) sum(p) - p)."""
-        p = xp.cast(target, prediction)
+        p = xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, p[..., 0])
         softmax = xp.exp(log_softmax(xp, prediction))
         return weights[..., None] * (softmax * xp.sum(p, axis=-1, keepdims=True) - p)

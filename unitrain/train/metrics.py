@@ -140,11 +140,11 @@ class HitRate(_Streaming):
     ) -> tuple[Tensor, Tensor]:
         """Return the weighted hits and the weights."""
         if _one_logit(prediction, target):
-            wanted = match_shape(xp, target, prediction)
+            wanted = xp.cast(match_shape(xp, target, prediction.shape), prediction)
             hits = xp.cast((prediction > 0.0) == (wanted > 0.5), prediction)
             weights = element_weights(xp, weight, prediction)
             return xp.sum(weights * hits), xp.sum(weights)
-        target = xp.reshape(target, (-1, *prediction.shape[1:-1]))
+        target = match_shape(xp, target, prediction.shape[:-1])
         one_hot = xp.one_hot(target, int(prediction.shape[-1]), prediction)
         weights = element_weights(xp, weight, one_hot[..., 0])
         if self.ignore_index is not None:
@@ -173,7 +173,7 @@ class MeanError(_Streaming):
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the weighted errors and the weights."""
-        error = prediction - match_shape(xp, target, prediction)
+        error = prediction - xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, prediction)
         return xp.sum(weights * (error * error if self.squared else xp.abs(error))), xp.sum(weights)
 

@@ -122,7 +122,7 @@ class Trainer:
             stop = self._end_epoch(speed)
             if stop is not None:
                 return stop
-        return self._end("finished", f"trained for {self.state.epoch} epochs")
+        return self._end("finished", f"trained for {self.state.epoch} {'epoch' if self.state.epoch == 1 else 'epochs'}")
 
     def _epoch(self) -> RunEnd | None:
         """Train to the end of the epoch under way; return the run's end when it comes first."""
