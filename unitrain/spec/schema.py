@@ -140,7 +140,8 @@ def _plain_text(text: str) -> str:
 
 def _admit_references(definitions: dict[str, Schema]) -> None:
     """Let every value inside a layer or a model's input be ``$name`` or ``${...}``, as templates are written."""
-    references = {"type": "string", "pattern": f"^{REFERENCE.pattern.removesuffix('\\Z')}$"}
+    pattern = REFERENCE.pattern.removesuffix(r"\Z")
+    references = {"type": "string", "pattern": f"^{pattern}$"}
     templates = {step.__name__ for step in (*STEPS, InputSpec)} & definitions.keys()
     reached: set[str] = set()
     waiting = sorted(templates)
