@@ -305,3 +305,17 @@ training: {epochs: 6, batch_size: 50}
 
 def test_a_loaded_recipe_can_be_trained(recipe, tmp_path):
     assert fit(load_recipe(recipe, ["training.epochs=1"]), out=tmp_path / "run").end.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["loss={type: cross_entropy, class_weights: [1, 2]}"], "the loss does not fit output 'species'"),
+        (["loss=binary_cross_entropy"], "the loss does not fit output 'species'"),
+        (["loss=mse", "metrics=[accuracy]"], "does not fit output 'species'"),
+    ],
+)
+def test_losses_and_metrics_that_do_not_fit_are_refused_before_the_run(recipe, tmp_path, overrides, expected):
+    with pytest.raises(InputError, match=expected):
+        fit(recipe, out=tmp_path / "run", overrides=overrides)
+    assert not (tmp_path / "run").exists()

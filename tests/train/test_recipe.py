@@ -59,7 +59,7 @@ def test_overrides_open_short_forms(recipe):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("optimizer.lr=fast", ["--set optimizer.lr=fast", "valid number"]),
+        ("optimizer.lr=fast", ["--set optimizer.lr=fast", "a number"]),
         ("optimizr.lr=1", ["--set optimizr.lr=1", "did you mean 'optimizer'?"]),
         ("model.clases=7", ["--set model.clases=7", "did you mean 'classes'?"]),
         ("metrics.3=auc", ["the list has no such entry", "0 to 0"]),
@@ -127,7 +127,9 @@ metrics: [{type: accuracy, output: kind}, {type: r2, output: size}]
     path.write_text(path.read_text().replace("{type: accuracy, output: kind}", "accuracy"))
     with pytest.raises(InputError, match="must name its output"):
         load_recipe(path)
-    path.write_text(path.read_text().replace("loss:\n  kind: {loss: cross_entropy}\n  size: {loss: mse, factor: 0.5}", "loss: mse"))
+    path.write_text(
+        path.read_text().replace("loss:\n  kind: {loss: cross_entropy}\n  size: {loss: mse, factor: 0.5}", "loss: mse")
+    )
     with pytest.raises(InputError, match="several outputs needs a loss for each"):
         load_recipe(path)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,20 @@ _EXTRAS = {
     "tensorboard": "tracking",
     "mlxtend": "all",
 }
-_CPU_FLAGS = ("fma", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "neon", "asimd")
+# Not read from unitrain.backends, which imports NumPy.
+_BACKENDS = ("numpy", "keras", "torch")
+_CPU_FLAGS = (
+    "fma",
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "neon",
+    "asimd",
+)
 # Importing a framework may take long, crash, or hang on a broken driver: it happens in a process of its own.
 _SECONDS = 90
 _ASK_DEVICES = "import sys; from unitrain.backends import load_backend; print(*load_backend(sys.argv[1]).devices())"
@@ -56,7 +70,7 @@ def examine() -> dict[str, dict[str, Any]]:
     return {
         "system": _system(),
         "packages": _packages(),
-        "devices": {backend: _devices(backend) for backend in ("numpy", "keras", "torch")},
+        "devices": _all_devices(),
         "threads": _threads(),
         "data sets": _data_sets(),
     }
@@ -88,6 +102,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _all_devices() -> dict[str, str]:
+    """Ask all backends at once: each spends its time importing a framework."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(_BACKENDS, pool.map(_devices, _BACKENDS), strict=True))
+
+
 def _devices(backend: str) -> str:
     """Ask a backend for its devices in a process of its own."""
     try:
@@ -109,20 +129,20 @@ def _devices(backend: str) -> str:
 
 def _threads() -> dict[str, Any]:
     """Return processors, the variables that limit threads, and the BLAS that NumPy runs on."""
-    import numpy as np
-
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     limits = [f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.endswith("_NUM_THREADS")]
-    result = {
+    result: dict[str, Any] = {
         "processors": f"{available} of {os.cpu_count()}",
         "limits": ", ".join(limits) or "none set",
-        "BLAS": f"{blas.get('name')} {blas.get('version')}",
     }
     try:
+        import numpy as np
         from threadpoolctl import threadpool_info
-    except ModuleNotFoundError:
-        return result
+    except ImportError as error:
+        # A broken NumPy is what doctor is asked about: it must not fall with it.
+        return {**result, "BLAS": f"unknown: {error}"}
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    result["BLAS"] = f"{blas.get('name')} {blas.get('version')}"
     for pool in threadpool_info():
         if pool["user_api"] == "blas":
             result["BLAS threads"] = f"{pool['num_threads']} ({pool['internal_api']} {pool['version']})"

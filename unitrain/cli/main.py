@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # A full disk, a folder that may not be written: the message is the system's, the place is the user's.
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", WRONG_INPUT)
+    except MemoryError as error:
+        _fail(f"not enough memory: {error or 'no details'}\n  hint:    a smaller batch or model needs less", FAILED)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     except Exception as error:

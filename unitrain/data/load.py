@@ -13,9 +13,9 @@ import numpy as np
 from unitrain.data import split
 from unitrain.data.augment import augmenter_for
 from unitrain.data.dataset import Split
-from unitrain.data.prepared import Prepared, Report
 from unitrain.data.leaks import find_leaks
 from unitrain.data.mapping import map_features, map_targets
+from unitrain.data.prepared import Prepared, Report
 from unitrain.data.preprocess import Preprocessing, fit, fit_targets, without_missing
 from unitrain.data.raw import Array, Origin, Parts, Raw, missing_mask
 from unitrain.data.sources import read_source

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from pydantic import ValidationError
 
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.base import at_document, translate
+from unitrain.spec.base import at_document, problems_of
 from unitrain.spec.errors import FieldPath, InputError, Problem, unknown_name
 from unitrain.spec.expressions import substitute
 from unitrain.spec.layers import LAYER_TYPES
@@ -26,6 +27,8 @@ from unitrain.spec.model import (
 from unitrain.spec.yaml import Document
 
 MAXIMUM_NODES = 20_000
+# Of one array: 4 TiB in float32. What is larger is a slip of the finger, and breaks libraries in ugly ways.
+MAXIMUM_ELEMENTS = 2**40
 
 
 def resolve(spec: ModelSpec, arguments: Mapping[str, Any] | None = None, document: Document | None = None) -> Graph:
@@ -47,10 +50,16 @@ def resolve(spec: ModelSpec, arguments: Mapping[str, Any] | None = None, documen
     """
     try:
         return _Resolver(spec, dict(arguments or {})).graph()
-    except InputError as error:
-        if document is None:
-            raise
-        raise at_document(error, document) from None
+    except RecursionError:
+        # Each layer that is read before it is listed, and each block within a block, nests the work.
+        error = InputError(
+            "layers or blocks refer to one another through too many levels",
+            field=("layers",),
+            hint="list the layers in the order of computation",
+        )
+    except InputError as found:
+        error = found
+    raise error if document is None else at_document(error, document) from None
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,8 @@ class _Scope:
     done: dict[str, _Value] = field(default_factory=dict)
     pending: list[str] = field(default_factory=list)
     resolved: list[LayerSpec] = field(default_factory=list)
-
-    def name_of(self, index: int) -> str:
-        return next(name for name, place in self.names.items() if place == index)
+    order: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
 
 
 class _Resolver:
@@ -107,8 +115,8 @@ class _Resolver:
         self._expand(scope)
         outputs = self._outputs(scope, self.spec.outputs, ())
         chosen = {name: value.main for name, value in outputs.items()}
+        self._refuse_unused(scope, ("inputs",))
         live = self._reachable(chosen.values())
-        self._refuse_dead_layers(scope, live)
         nodes = tuple(node for node in self.nodes.values() if node.name in live)
         used = {canonical for node in nodes for canonical in node.parameters.values()}
         parameters = {name: parameter for name, parameter in self.parameters.items() if name in used}
@@ -137,6 +145,7 @@ class _Resolver:
                     f"the name '{name}' is taken by {what}", field=(*scope.path, index, "name"), found=name
                 )
             scope.names[name] = index
+            scope.order.append(name)
         for name in scope.names:
             self._compute(scope, name)
 
@@ -170,9 +179,9 @@ class _Resolver:
         if layer.inputs is not None:
             return [self._reference(scope, name, path) for name in layer.inputs]
         if index > 0:
-            return [self._compute(scope, scope.name_of(index - 1)).main]
+            return [self._reference(scope, scope.order[index - 1], path)]
         if len(scope.given) == 1:
-            return [next(iter(scope.given.values())).main]
+            return [self._reference(scope, next(iter(scope.given)), path)]
         raise InputError(
             "the first layer must name its inputs when there are several",
             field=path[:-1],
@@ -187,6 +196,7 @@ class _Resolver:
             value = self._compute(scope, base)
         else:
             raise unknown_name("layer or input", name, [*scope.given, *scope.names], path)
+        scope.used.add(base)
         if not part:
             return value.main
         if part not in value.parts:
@@ -209,7 +219,7 @@ class _Resolver:
             raise InputError(
                 f"'{layer.layer}' is shared itself; name the layer that owns the weights",
                 field=(*path, "layer"),
-                hint=f"layer: {original.layer}",
+                hint=f"layer: {original.layer}" if original is not layer else None,
             )
         return original, _join(scope.owner, layer.layer)
 
@@ -258,6 +268,7 @@ class _Resolver:
             )
             self._expand(inner)
             outputs = list(self._outputs(inner, block.outputs, ("blocks", call.block)).items())
+            self._refuse_unused(inner, ("blocks", call.block, "inputs"))
             values = [value for _, value in outputs]
             if index + 1 < call.repeat and len(values) != len(block.inputs):
                 raise InputError(
@@ -286,12 +297,8 @@ class _Resolver:
             raise InputError("the model has too many layers", field=path, allowed=f"{MAXIMUM_NODES:,}")
         least, most = layer.arity
         if len(inputs) < least or (most is not None and len(inputs) > most):
-            wanted = str(least) if least == most else f"{least} or more"
-            raise InputError(
-                f"{layer.type} takes {wanted} inputs",
-                field=(*path, "inputs"),
-                found=", ".join(inputs),
-            )
+            wanted = f"{least} or more inputs" if most is None else f"{least} input" + "s" * (least > 1)
+            raise InputError(f"{layer.type} takes {wanted}", field=(*path, "inputs"), found=", ".join(inputs) or "none")
         dtype = self._dtype(layer, inputs, path)
         shapes = tuple(self._shape(name) for name in inputs)
         try:
@@ -300,6 +307,14 @@ class _Resolver:
         except ShapeError as error:
             sources = ", ".join(f"{name} {show_shape(shape)}" for name, shape in zip(inputs, shapes, strict=True))
             raise InputError(f"{layer.type} '{full}' {error}", field=path, found=sources) from None
+        for name, shape in [("output", output), *((local, parameter.shape) for local, parameter in table.items())]:
+            if prod(shape) > MAXIMUM_ELEMENTS:
+                raise InputError(
+                    f"the {name} of {layer.type} '{full}' is too large",
+                    field=path,
+                    found=f"shape {list(shape)}",
+                    allowed=f"{MAXIMUM_ELEMENTS:,} elements",
+                )
         canonical = {local: f"{owner}.{local}" for local in table}
         for local, parameter in table.items():
             known = self.parameters.setdefault(canonical[local], parameter)
@@ -335,7 +350,7 @@ class _Resolver:
 
     def _outputs(self, scope: _Scope, names: tuple[str, ...] | None, path: FieldPath) -> dict[str, _Value]:
         if names is None:
-            names = (scope.name_of(len(scope.resolved) - 1),)
+            names = (scope.order[-1],)
         if len(set(names)) != len(names):
             raise InputError("an output is named twice", field=(*path, "outputs"), found=", ".join(names))
         result = {}
@@ -356,14 +371,16 @@ class _Resolver:
             stack.extend(self.nodes[name].inputs)
         return live
 
-    def _refuse_dead_layers(self, scope: _Scope, live: set[str]) -> None:
-        for name, index in scope.names.items():
-            inside = (node in (name, f"{name}_activation") or node.startswith(f"{name}.") for node in live)
-            if not any(inside) and not isinstance(scope.resolved[index], SharedCall):
+    def _refuse_unused(self, scope: _Scope, inputs: FieldPath) -> None:
+        """Refuse layers and inputs that nothing reads; ``inputs`` is the field that lists the latter."""
+        for name in scope.given.keys() - scope.used:
+            raise InputError(f"no layer reads the input '{name}'", field=inputs, found=name)
+        for index, name in enumerate(scope.order):
+            if name not in scope.used:
                 raise InputError(
                     f"layer '{name}' feeds no output",
                     field=(*scope.path, index),
-                    hint="name it in an `inputs:` or in the model's `outputs:`",
+                    hint="name it in an `inputs:` or in `outputs:`",
                 )
 
 
@@ -387,8 +404,6 @@ def _prefixed(path: FieldPath, function: Any, *arguments: Any) -> Any:
 
 
 def _from_validation(error: ValidationError, fields: Any, path: FieldPath) -> InputError:
-    document = Document("", fields)
-    problems = (translate(details, document) for details in error.errors())
     return InputError.from_problems(
         Problem(
             problem.message,
@@ -397,5 +412,5 @@ def _from_validation(error: ValidationError, fields: Any, path: FieldPath) -> In
             allowed=problem.allowed,
             hint=problem.hint,
         )
-        for problem in problems
+        for problem in problems_of(error, Document("", fields))
     )

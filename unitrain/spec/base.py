@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from unitrain.spec.yaml import Document, read_yaml, write_yaml
 class Spec(BaseModel):
     """A part of a specification: immutable, with no unknown fields, the same from YAML and from Python."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -83,8 +84,7 @@ def validate(spec: type[SpecType], document: Document) -> SpecType:
     try:
         return spec.model_validate(document.data)
     except ValidationError as error:
-        problems = [translate(details, document) for details in error.errors()]
-        raise InputError.from_problems(problems) from None
+        raise InputError.from_problems(problems_of(error, document)) from None
 
 
 def at_document(error: InputError, document: Document, prefix: FieldPath = ()) -> InputError:
@@ -103,7 +103,41 @@ def at_document(error: InputError, document: Document, prefix: FieldPath = ()) -
     )
 
 
-def translate(details: ErrorDetails, document: Document) -> Problem:
+# What pydantic says of Python's types, in the words of YAML.
+_WORDS = {
+    "a valid dictionary or object to extract fields from": "a mapping of fields",
+    "a valid dictionary": "a mapping",
+    "a valid tuple": "a list",
+    "a valid list": "a list",
+    "a valid string": "a word",
+    "a valid boolean": "true or false",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+}
+
+
+def problems_of(error: ValidationError, document: Document) -> list[Problem]:
+    """Turn what pydantic found into problems with file, line and field, one for each field.
+
+    Of a value that may be one of several things pydantic says why it is none of them, and of a list with wrong
+    items that it is too short, for it leaves them out.
+    """
+    problems: dict[FieldPath, Problem] = {}
+    for details in error.errors():
+        problem = _translate(details, document)
+        known = problems.get(problem.field)
+        problems[problem.field] = problem if known is None else _either(known, problem)
+    enclosing = {field[:length] for field in problems for length in range(len(field))}
+    return [problem for field, problem in problems.items() if field not in enclosing]
+
+
+def _either(first: Problem, second: Problem) -> Problem:
+    """One problem for a value that is neither of two things."""
+    allowed = dict.fromkeys(text for text in (first.allowed, second.allowed) if text is not None)
+    return replace(first, allowed=" or ".join(allowed) or None, hint=first.hint or second.hint)
+
+
+def _translate(details: ErrorDetails, document: Document) -> Problem:
     """Turn one pydantic finding into a problem with file, line, field, found, allowed and hint."""
     kind = details["type"]
     context = details.get("ctx", {})
@@ -112,9 +146,9 @@ def translate(details: ErrorDetails, document: Document) -> Problem:
     allowed: str | None = None
     hint: str | None = None
     message = details["msg"][:1].lower() + details["msg"][1:]
-    if kind == "unknown_field":
-        path = (*path, context["found"])
+    if "choices" in context:
         found = context["found"]
+        path = (*path, found) if kind == "unknown_field" else path
         allowed = ", ".join(context["choices"])
         hint = did_you_mean(context["found"], context["choices"])
     elif kind == "missing":
@@ -134,22 +168,35 @@ def translate(details: ErrorDetails, document: Document) -> Problem:
         hint = did_you_mean(str(details["input"]), allowed.replace(" or ", ", ").split(", "))
     elif kind == "value_error":
         message = str(context["error"])
-    elif context.get("allowed") is not None:
-        allowed = str(context["allowed"])
+    elif message.startswith("input should be "):
+        allowed = message.removeprefix("input should be ").partition(", ")[0]
+        allowed = _WORDS.get(allowed, allowed)
+        message = "wrong value"
+    elif kind == "string_pattern_mismatch":
+        message, allowed = "wrong spelling", str(context["pattern"])
+    elif kind in ("too_long", "too_short"):
+        message, found = "wrong number of values", str(context["actual_length"])
+        allowed = f"{context['max_length']} at most" if kind == "too_long" else f"{context['min_length']} at least"
     return Problem(message, document.file, document.line(path), path, found, allowed, hint)
 
 
 def _data_path(location: Sequence[str | int], data: Any, keep_last: bool) -> FieldPath:
     """Drop from pydantic's location what is not in the data: union tags and validator names."""
     path: list[str | int] = []
+    tagged = False
     for index, part in enumerate(location):
+        # pydantic names the choice of a union before the field: once, and a field may be called the same.
+        is_tag = isinstance(data, dict) and data.get("type") == part and not tagged
         inside = (isinstance(data, dict) and part in data) or (
             isinstance(data, list) and isinstance(part, int) and part < len(data)
         )
-        if inside:
-            data = data[part]
+        last = index == len(location) - 1
+        if is_tag and not (last and keep_last):
+            tagged = True
+        elif inside:
+            data, tagged = data[part], False
             path.append(part)
-        elif keep_last and index == len(location) - 1:
+        elif keep_last and last:
             path.append(part)
     return tuple(path)
 

@@ -71,10 +71,14 @@ class InputError(Exception):
         error.problems = found
         return error
 
-    def located(self, **parts: str | int | None) -> InputError:
-        """Return the same error with missing parts (``file``, ``line``) filled in."""
+    def located(self, file: str, line: int | None = None) -> InputError:
+        """Return the same error, with file and line where they were missing."""
         return InputError.from_problems(
-            replace(problem, **{key: value for key, value in parts.items() if getattr(problem, key) is None})
+            replace(
+                problem,
+                file=file if problem.file is None else problem.file,
+                line=line if problem.line is None else problem.line,
+            )
             for problem in self.problems
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -89,7 +90,10 @@ def evaluate(text: str, arguments: Mapping[str, Any]) -> Any:
     if name is not None:
         return _lookup(name, arguments)
     try:
-        tree = ast.parse(expression.strip(), mode="eval")
+        with warnings.catch_warnings():
+            # Python warns of odd escapes and comparisons in what it parses; the answer here is an error or a value.
+            warnings.simplefilter("ignore")
+            tree = ast.parse(expression.strip(), mode="eval")
         return _compute(tree.body, arguments, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(

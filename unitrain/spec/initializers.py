@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
+from pydantic_core import PydanticCustomError
 
 from unitrain.spec.base import Spec
 
@@ -36,6 +37,12 @@ class Uniform(Spec):
     type: Literal["uniform"] = "uniform"
     low: float = -0.05
     high: float = 0.05
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} lies above high {self.high}")
+        return self
 
 
 class Normal(Spec):
@@ -84,18 +91,42 @@ class Orthogonal(Spec):
     gain: PositiveFloat = 1.0
 
 
-_SCALED_NAMES = {
-    f"{family}_{distribution}": {"type": family, "distribution": distribution}
-    for family in ("glorot", "he", "lecun")
-    for distribution in ("uniform", "normal", "truncated_normal")
-}
+# An initialiser that needs no number may be written as a word.
+InitializerWord = Literal[
+    "zeros",
+    "ones",
+    "uniform",
+    "normal",
+    "truncated_normal",
+    "orthogonal",
+    "glorot",
+    "glorot_uniform",
+    "glorot_normal",
+    "glorot_truncated_normal",
+    "he",
+    "he_uniform",
+    "he_normal",
+    "he_truncated_normal",
+    "lecun",
+    "lecun_uniform",
+    "lecun_normal",
+    "lecun_truncated_normal",
+]
 
 
-def _from_name(value: Any) -> Any:
+def _from_word(value: Any) -> Any:
     """Read ``he_normal`` as a He initialiser with a normal distribution, ``zeros`` as ``{type: zeros}``."""
-    if isinstance(value, str):
-        return _SCALED_NAMES.get(value, {"type": value})
-    return value
+    if not isinstance(value, str):
+        return value
+    words = get_args(InitializerWord)
+    if value not in (*words, "constant"):
+        raise PydanticCustomError(
+            "unknown_word", "unknown initialiser '{found}'", {"found": value, "choices": [*words, "constant"]}
+        )
+    family, _, distribution = value.partition("_")
+    if family in ("glorot", "he", "lecun") and distribution:
+        return {"type": family, "distribution": distribution}
+    return {"type": value}
 
 
 Initializer = Annotated[
@@ -103,5 +134,5 @@ Initializer = Annotated[
         Zeros | Ones | Constant | Uniform | Normal | TruncatedNormal | Glorot | He | Lecun | Orthogonal,
         Field(discriminator="type"),
     ],
-    BeforeValidator(_from_name, json_schema_input_type=str | dict[str, Any]),
+    BeforeValidator(_from_word, json_schema_input_type=InitializerWord),
 ]

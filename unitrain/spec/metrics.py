@@ -46,8 +46,9 @@ class BalancedAccuracy(_Metric):
 class Precision(_Metric):
     """Share of a class's predictions that are right, 0 where there are none.
 
-    ``average``: of class 1 alone (``binary``), the mean over classes (``macro``), over all samples (``micro``), or
-    the mean weighted by the classes' sizes. By default binary for two classes, else macro.
+    ``average``: of class 1 alone (``binary``), the mean over all classes, those that never occur too (``macro``),
+    over all samples (``micro``), or the mean weighted by the classes' sizes (``weighted``). By default binary for
+    two classes, else macro.
     """
 
     type: Literal["precision"] = "precision"
@@ -90,7 +91,7 @@ class Mse(_Metric):
 
 
 class Rmse(_Metric):
-    """Root of the mean squared error."""
+    """Root of the mean squared error over all elements: of several targets together, not target by target."""
 
     type: Literal["rmse"] = "rmse"
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, WrapValidator
+from pydantic import Field, PositiveInt, WrapValidator, field_validator, model_validator
 
 from unitrain.spec.base import Spec, check_field_name
 from unitrain.spec.expressions import Argument, has_reference
@@ -36,6 +36,12 @@ class InputSpec(Spec):
     dtype: ValueType = "float"
     low: float | None = None
     high: float | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low} lies above high {self.high}")
+        return self
 
 
 class BlockCall(LayerSpec):
@@ -127,10 +133,17 @@ class BlockSpec(Spec):
         ``stem.left``.
     """
 
-    arguments: dict[str, Argument | None] = {}
+    arguments: dict[Name, Argument | None] = {}
     inputs: InputNames = ("input",)
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
     outputs: InputNames | None = None
+
+    @field_validator("inputs")
+    @classmethod
+    def _names_differ(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("an input is named twice")
+        return names
 
 
 class ModelSpec(Spec):
@@ -157,7 +170,7 @@ class ModelSpec(Spec):
     name: str = "model"
     description: str | None = None
     source: str | None = None
-    arguments: dict[str, Argument] = {}
+    arguments: dict[Name, Argument] = {}
     inputs: Annotated[dict[Name, Input], Field(min_length=1)]
     blocks: dict[Name, BlockSpec] = {}
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)]

@@ -18,6 +18,15 @@ from unitrain.spec.schedules import Schedule
 from unitrain.spec.training import TrainingSpec
 
 
+def _as_written(schema: dict[str, Any]) -> None:
+    """Describe what `ModelReference` reads: a path, or a mapping that holds the arguments beside the file."""
+    argument = schema["properties"]["arguments"]["additionalProperties"]
+    kept: dict[str, Any] = {key: schema.pop(key) for key in ("title", "description") if key in schema}
+    mapping = {**schema, "additionalProperties": argument}
+    schema.clear()
+    schema.update(kept, anyOf=[{"type": "string"}, mapping])
+
+
 class ModelReference(Spec):
     """A model in a file of its own, with values for its arguments beside the file's name.
 
@@ -25,7 +34,7 @@ class ModelReference(Spec):
     relative path counts from the recipe's folder.
     """
 
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
+    model_config = ConfigDict(json_schema_extra=_as_written)
 
     file: str
     arguments: dict[str, Argument] = {}

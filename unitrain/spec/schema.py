@@ -140,9 +140,9 @@ def _plain_text(text: str) -> str:
 
 def _admit_references(definitions: dict[str, Schema]) -> None:
     """Let every value inside a layer or a model's input be ``$name`` or ``${...}``, as templates are written."""
-    pattern = REFERENCE.pattern.removesuffix(r"\Z")
-    references = {"type": "string", "pattern": f"^{pattern}$"}
-    templates = {step.__name__ for step in (*STEPS, InputSpec)} & definitions.keys()
+    pattern = "^" + REFERENCE.pattern.removesuffix(r"\Z") + "$"
+    written: tuple[type[Spec], ...] = (*STEPS, InputSpec)
+    templates = {step.__name__ for step in written} & definitions.keys()
     reached: set[str] = set()
     waiting = sorted(templates)
     while waiting:
@@ -154,7 +154,8 @@ def _admit_references(definitions: dict[str, Schema]) -> None:
     for name in sorted(reached):
         _admit_inside(definitions[name])
     definitions["Reference"] = {
-        **references,
+        "type": "string",
+        "pattern": pattern,
         "description": "An argument, `$name`, or arithmetic on arguments and numbers, `${2 * name}`.",
     }
 
@@ -186,7 +187,7 @@ def _admit_inside(schema: Schema) -> None:
 
 def _or_reference(schema: Schema) -> Schema:
     _admit_inside(schema)
-    described = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+    described: Schema = {key: schema.pop(key) for key in ("description", "default") if key in schema}
     reference = {"$ref": "#/$defs/Reference"}
     if schema.keys() == {"anyOf"}:
         return {"anyOf": [*schema["anyOf"], reference], **described}

@@ -34,7 +34,7 @@ def _as_pair(value: Any) -> Any:
 
 ImageSize = Annotated[
     tuple[PositiveInt, PositiveInt],
-    BeforeValidator(_as_pair, json_schema_input_type=int | list[int]),
+    BeforeValidator(_as_pair, json_schema_input_type=PositiveInt | tuple[PositiveInt, PositiveInt]),
 ]
 
 

@@ -17,18 +17,34 @@ import yaml
 from unitrain.spec.errors import FieldPath, InputError
 
 MAXIMUM_BYTES = 4 * 1024 * 1024
-MAXIMUM_NODES = 200_000
+MAXIMUM_NODES = 50_000
 MAXIMUM_DEPTH = 64
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """PyYAML's safe loader with the scalar rules of the YAML 1.2 core schema."""
+    """PyYAML's safe loader with the scalar rules of the YAML 1.2 core schema, stopped when a text is too much."""
+
+    count = 0
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose one value, and count it."""
+        self.count += 1
+        self.depth += 1
+        line = self.line + 1
+        if self.count > MAXIMUM_NODES:
+            raise InputError("too many values", line=line, allowed=f"{MAXIMUM_NODES:,} values")
+        if self.depth > MAXIMUM_DEPTH + 1:
+            raise InputError("nested too deeply", line=line, allowed=f"{MAXIMUM_DEPTH} levels")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 _CORE_SCALARS = (
     ("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")),
-    ("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+\Z|0x[0-9a-fA-F]+\Z"), list("-+0123456789")),
+    ("tag:yaml.org,2002:int", re.compile(r"(?:[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)\Z"), list("-+0123456789")),
     (
         "tag:yaml.org,2002:float",
         re.compile(
@@ -40,6 +56,7 @@ _CORE_SCALARS = (
 )
 # PyYAML's add_implicit_resolver copies the parent's YAML 1.1 table into the class: start from an empty one.
 _CoreLoader.yaml_implicit_resolvers = {}
+_CORE_PATTERNS = {tag: pattern for tag, pattern, _ in _CORE_SCALARS}
 for _tag, _pattern, _first in _CORE_SCALARS:
     _CoreLoader.add_implicit_resolver(_tag, _pattern, _first)
 
@@ -98,14 +115,13 @@ def parse_yaml(text: str, file: str = "<text>") -> Document:
         try:
             root = loader.get_single_node()
         finally:
-            # PyYAML's own annotations lack dispose()
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, text, file) from None
     except yaml.YAMLError as error:
         raise InputError(f"not valid YAML: {error}", file=file) from None
-    except RecursionError:
-        raise InputError("nested too deeply", file=file, allowed=f"{MAXIMUM_DEPTH} levels") from None
+    except InputError as error:
+        raise error.located(file=file) from None
     if root is None:
         raise InputError("the file is empty", file=file)
     builder = _Builder(file)
@@ -135,7 +151,14 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    # YAML 1.1 breaks lines at these too, and PyYAML writes them bare: only double quotes escape them.
+    style = '"' if any(character in value for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 _CoreDumper.add_representer(float, _represent_float)
+_CoreDumper.add_representer(str, _represent_text)
 
 
 class _Builder:
@@ -152,7 +175,7 @@ class _Builder:
         self.count += 1
         if self.count > MAXIMUM_NODES:
             raise InputError(
-                "aliases or lists expand to too many values",
+                "aliases expand to too many values",
                 file=self.file,
                 line=line,
                 allowed=f"{MAXIMUM_NODES:,} values",
@@ -170,14 +193,7 @@ class _Builder:
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
-        raise InputError(
-            "YAML tags are not read",
-            file=self.file,
-            line=line,
-            field=path,
-            found=node.tag,
-            allowed="plain values",
-        )
+        raise self._tag_error(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -199,25 +215,24 @@ class _Builder:
         return result
 
     def _scalar(self, node: yaml.ScalarNode, path: FieldPath) -> Any:
-        kind = node.tag.rpartition(":")[2]
-        text = str(node.value)
-        if kind == "str":
+        text, tag = str(node.value), node.tag
+        if tag == "tag:yaml.org,2002:str":
             return text
-        if kind == "null":
+        # A tag that is written out may stand before anything: `!!int x`.
+        if tag not in _CORE_PATTERNS or not _CORE_PATTERNS[tag].match(text):
+            raise self._tag_error(node, path)
+        if tag.endswith(":null"):
             return None
-        if kind == "bool":
+        if tag.endswith(":bool"):
             return text.lower() == "true"
-        if kind == "int":
-            if len(text) > 32:
-                raise InputError("the number is too long", file=self.file, line=node.start_mark.line + 1, field=path)
-            return int(text, 16) if text.startswith("0x") else int(text)
-        if kind == "float":
-            return float(
-                text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".", "", 1)
-                if text.lower().endswith("nan")
-                else text.lower().replace(".inf", "inf")
-            )
-        raise InputError(
+        if tag.endswith(":float"):
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        if len(text) > 32:
+            raise InputError("the number is too long", file=self.file, line=node.start_mark.line + 1, field=path)
+        return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+
+    def _tag_error(self, node: yaml.Node, path: FieldPath) -> InputError:
+        return InputError(
             "YAML tags are not read",
             file=self.file,
             line=node.start_mark.line + 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, assert_never
 
@@ -14,8 +13,6 @@ from unitrain.backends.contract import ArrayNamespace, Tensor
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.spec import losses
 from unitrain.spec import metrics as specs
-from unitrain.spec.errors import InputError, unknown_name
-from unitrain.spec.recipe import OutputLoss
 from unitrain.train.losses import SoftmaxCrossEntropy, element_weights, match_shape
 
 Floats = npt.NDArray[np.float64]
@@ -36,50 +33,6 @@ class HostMetric(Protocol):
     def finish(self, ratio: float) -> float:
         """Turn a ratio of sums into the metric's value."""
         ...
-
-
-@dataclass(frozen=True)
-class BoundMetric:
-    """A metric, the output it measures, and what it is called."""
-
-    label: str
-    output: str
-    metric: Any
-
-
-def metric_labels(metrics: Sequence[specs.Metric], outputs: Sequence[str]) -> list[str]:
-    """Return what the metrics of a recipe are called. Raises `InputError` for an output that is not there."""
-    return [_label(metric, _output(metric, index, outputs), outputs) for index, metric in enumerate(metrics)]
-
-
-def bind_metrics(metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLoss]) -> tuple[BoundMetric, ...]:
-    """Build the metrics of a recipe for its trained outputs."""
-    outputs = list(trained)
-    bound = []
-    for index, spec in enumerate(metrics):
-        output = _output(spec, index, outputs)
-        ignored = getattr(trained[output].loss, "ignore_index", None)
-        bound.append(BoundMetric(_label(spec, output, outputs), output, make_metric(spec, ignored)))
-    return tuple(bound)
-
-
-def _output(metric: specs.Metric, index: int, outputs: Sequence[str]) -> str:
-    if metric.output is None:
-        if len(outputs) > 1:
-            raise InputError(
-                "a metric must name its output when several are trained",
-                field=("metrics", index),
-                allowed=", ".join(outputs),
-            )
-        return outputs[0]
-    if metric.output not in outputs:
-        raise unknown_name("output", metric.output, outputs, ("metrics", index, "output"))
-    return metric.output
-
-
-def _label(metric: specs.Metric, output: str, outputs: Sequence[str]) -> str:
-    name = f"top_{metric.k}" if isinstance(metric, specs.TopK) else metric.type
-    return name if len(outputs) == 1 else f"{output}/{name}"
 
 
 def make_metric(spec: specs.Metric, ignore_index: int | None = None) -> Any:
@@ -145,7 +98,8 @@ class HitRate(_Streaming):
             weights = element_weights(xp, weight, prediction)
             return xp.sum(weights * hits), xp.sum(weights)
         target = match_shape(xp, target, prediction.shape[:-1])
-        one_hot = xp.one_hot(target, int(prediction.shape[-1]), prediction)
+        classes = int(prediction.shape[-1])
+        one_hot = xp.one_hot(target, classes, prediction)
         weights = element_weights(xp, weight, one_hot[..., 0])
         if self.ignore_index is not None:
             weights = weights * xp.cast(target != self.ignore_index, prediction)
@@ -153,11 +107,11 @@ class HitRate(_Streaming):
             hits = xp.cast(xp.argmax(prediction, axis=-1) == target, prediction)
         else:
             own = xp.sum(one_hot * prediction, axis=-1)[..., None]
-            # Logits that stand before the target's: larger ones, and equal ones of earlier classes.
-            place = xp.asarray(np.arange(int(prediction.shape[-1])), prediction)
+            # The target's logit, the smaller ones, and equal ones of later classes; NaN is never among them.
+            place = xp.asarray(np.arange(classes), prediction)
             own_place = xp.sum(one_hot * place, axis=-1)[..., None]
-            ahead = (prediction > own) | ((prediction == own) & (place < own_place))
-            hits = xp.cast(xp.sum(xp.cast(ahead, prediction), axis=-1) < self.k, prediction)
+            behind = (prediction < own) | ((prediction == own) & (place >= own_place))
+            hits = xp.cast(xp.sum(xp.cast(behind, prediction), axis=-1) > classes - self.k, prediction)
             hits = hits * xp.sum(one_hot, axis=-1)
         return xp.sum(weights * hits), xp.sum(weights)
 
@@ -196,7 +150,7 @@ class Perplexity(_Streaming):
 
     def finish(self, ratio: float) -> float:
         """Return exp(ratio), infinity where that overflows."""
-        return math.exp(ratio) if ratio < 709.0 else math.inf
+        return math.inf if ratio > 709.0 else math.exp(ratio)
 
 
 class _Whole:
@@ -262,7 +216,7 @@ class Determination(_Whole):
         """Measure in float64."""
         count = len(prediction)
         p = prediction.reshape(count, -1)
-        y = target.astype(np.float64).reshape(count, -1)
+        y = match_shape(NumpyNamespace(), target, prediction.shape).astype(np.float64).reshape(count, -1)
         w = np.ones((count, 1)) if weight is None else weight[:, None]
         mean = (w * y).sum(axis=0) / w.sum()
         total = (w * (y - mean) ** 2).sum(axis=0)
@@ -284,14 +238,15 @@ def confusion(prediction: Floats, target: Array, weight: Floats | None, ignore_i
 
 def _one_logit(prediction: Any, target: Any) -> bool:
     """Tell one logit an element from one logit a class: by the sizes of prediction and target."""
-    return math.prod(prediction.shape[1:]) == math.prod(target.shape[1:])
+    return bool(math.prod(prediction.shape[1:]) == math.prod(target.shape[1:]))
 
 
 def _flat(
     prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None
 ) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
     """Return scores ``[n, classes or 1]``, class numbers ``[n]`` and weights ``[n]``, ignored ones left out."""
-    wanted = target.reshape(-1).astype(np.int64)
+    shape = prediction.shape if _one_logit(prediction, target) else prediction.shape[:-1]
+    wanted = match_shape(NumpyNamespace(), target, shape).reshape(-1).astype(np.int64)
     scores = prediction.reshape(len(wanted), -1)
     elements = len(wanted) // max(len(prediction), 1)
     weights = np.ones(len(wanted)) if weight is None else np.repeat(weight, elements)

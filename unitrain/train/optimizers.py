@@ -22,7 +22,10 @@ Rows = npt.NDArray[np.float64]
 class Rule(Protocol):
     """One optimizer's arithmetic for one parameter."""
 
-    slots: tuple[str, ...]
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state kept beside each parameter."""
+        ...
 
     def coefficients(self, rates: Rows, first_update: int) -> Rows:
         """Return ``[updates, coefficients]`` for learning rates ``[updates]``; ``first_update`` counts from 0."""

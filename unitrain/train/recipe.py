@@ -15,6 +15,7 @@ from unitrain.spec.errors import FieldPath, InputError, unknown_name
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.recipe import ModelReference, OutputLoss, Recipe
 from unitrain.spec.yaml import Document, parse_yaml, read_yaml
+from unitrain.train.binding import metric_labels
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,6 @@ def _losses(recipe: Recipe, graph: Graph) -> dict[str, OutputLoss]:
 
 def _check_monitors(recipe: Recipe, graph: Graph) -> None:
     """See that early stopping, best weights and a plateau schedule monitor something that is measured."""
-    from unitrain.train.metrics import metric_labels
-
     labels = metric_labels(recipe.metrics, list(graph.outputs))
     known = ["loss", *(label for label in labels if not label.endswith("confusion_matrix"))]
     monitored: list[tuple[FieldPath, str | None]] = [

@@ -17,13 +17,13 @@ from unitrain.spec.schedules import PlateauSchedule
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import Observer, RunEnd, RunStart
 from unitrain.train.interrupt import interruptible
+from unitrain.train.measures import Measures
 from unitrain.train.plan import Batches
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.report import write_report
 from unitrain.train.run_folder import MetricsLog, RunFolder
 from unitrain.train.schedules import make_schedule
 from unitrain.train.session import (
-    Measures,
     Place,
     averaged_weights,
     batchable,
@@ -68,6 +68,10 @@ class Run:
         data = batchable(prepared.train)
         update = make_update(loaded)
         measures = Measures.of(loaded)
+        try:
+            measures.check(graph, data)
+        except InputError as error:
+            raise loaded.locate(error) from None
         weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
         program = place.backend.compile(graph, weights, settings(loaded, place.device), measures.rule(update))
         if checkpoint is not None:

@@ -62,11 +62,13 @@ class Schedule:
 
         A value counts as bad when it is no better than the best by more than ``minimum_change``. More than
         ``patience`` bad ones in a row lower the rate, and counting starts anew after ``cooldown`` evaluations.
+        NaN is bad always.
         """
         if not isinstance(self.spec, specs.PlateauSchedule):
             return
         sign = 1.0 if self.higher_is_better else -1.0
-        if self._best is None or sign * value > sign * self._best + self.spec.minimum_change:
+        best = -math.inf if self._best is None else sign * self._best
+        if sign * value > best + self.spec.minimum_change:
             self._best, self._bad = value, 0
         else:
             self._bad += 1
@@ -92,7 +94,8 @@ class Schedule:
     def _steps(self, length: float) -> float:
         """Return a length in updates."""
         epochs = not isinstance(self.spec, specs.OneCycleSchedule) and self.spec.unit == "epoch"
-        return length * self.steps_per_epoch if epochs else length
+        # 0.07 * 100 is a hair more than 7: without rounding its last digits away a drop would come a step late.
+        return float(f"{length * self.steps_per_epoch:.12g}") if epochs else length
 
     def _shares(self, step: Rates, rest: int) -> Rates:
         """Return the share of the base rate for each step of the schedule's own clock.

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 
 from unitrain.backends import load_backend, resolve_device
-from unitrain.backends.contract import Backend, Batchable, Program, Settings, TrainingRule
-from unitrain.backends.numpy.namespace import NumpyNamespace
-from unitrain.data.prepared import Prepared
+from unitrain.backends.contract import Backend, Batchable, Program, Settings
 from unitrain.data.dataset import Split as DataSplit
 from unitrain.data.load import prepare
+from unitrain.data.prepared import Prepared
 from unitrain.data.preprocess import Preprocessing
 from unitrain.spec.data import Task
 from unitrain.spec.errors import InputError
 from unitrain.spec.recipe import OutputLoss
-from unitrain.train.evaluation import Evaluator
-from unitrain.train.losses import make_loss
-from unitrain.train.metrics import BoundMetric, HostMetric, bind_metrics
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.update import AVERAGE, Update
 from unitrain.weights.random import stream
@@ -92,35 +87,6 @@ def _check_targets(loaded: LoadedRecipe, prepared: Prepared) -> None:
                 found=", ".join(map(str, classes[:12])),
                 hint=f"give the layer '{name}' {len(classes)} units",
             )
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Losses and metrics of a recipe, bound to the outputs they measure."""
-
-    losses: Mapping[str, Any]
-    metrics: tuple[BoundMetric, ...]
-
-    @classmethod
-    def of(cls, loaded: LoadedRecipe) -> Measures:
-        """Build the losses and metrics that a recipe names."""
-        losses = {name: (item.factor, make_loss(item.loss)) for name, item in loaded.losses.items()}
-        return cls(losses, bind_metrics(loaded.recipe.metrics, loaded.losses))
-
-    def metric(self, label: str | None) -> HostMetric | None:
-        """Return the metric called ``label``, or None: the loss is none."""
-        found: HostMetric | None = next((item.metric for item in self.metrics if item.label == label), None)
-        return found
-
-    def rule(self, update: Update) -> TrainingRule:
-        """Return what a training step computes; metrics that need all samples at once are left out."""
-        streamed = [(item.label, item.output, item.metric) for item in self.metrics if item.metric.streams]
-        return TrainingRule(self.losses, streamed, update)
-
-    def evaluator(self, batch_size: int) -> Evaluator:
-        """Return what measures a data set."""
-        metrics = [(item.label, item.output, item.metric) for item in self.metrics]
-        return Evaluator(NumpyNamespace(), self.losses, metrics, batch_size)
 
 
 def settings(loaded: LoadedRecipe, device: str) -> Settings:

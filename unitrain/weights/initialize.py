@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.graph.graph import Graph
+from unitrain.spec.errors import InputError
 from unitrain.spec.initializers import (
     Constant,
     Distribution,
@@ -34,11 +35,21 @@ def initialize(graph: Graph, seed: int) -> dict[str, npt.NDArray[np.float32]]:
     """Draw all parameters of a graph: canonical name to float32 array in canonical layout.
 
     Each parameter has a stream of its own, so neither the order of layers nor other layers matter.
+
+    Raises
+    ------
+    InputError
+        The weights do not fit into memory.
     """
-    return {
-        name: draw(parameter, stream(seed, "weights", name)).astype(np.float32)
-        for name, parameter in graph.parameters.items()
-    }
+    weights = {}
+    for name, parameter in graph.parameters.items():
+        try:
+            weights[name] = draw(parameter, stream(seed, "weights", name)).astype(np.float32)
+        except (MemoryError, ValueError):  # NumPy says ValueError of a size past any memory
+            raise InputError(
+                f"there is no memory for '{name}'", found=f"shape {list(parameter.shape)}, {parameter.size:,} numbers"
+            ) from None
+    return weights
 
 
 def draw(parameter: Parameter, generator: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -90,8 +101,6 @@ def _truncated(generator: np.random.Generator, stddev: float, shape: tuple[int, 
 
 def _orthogonal(generator: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Fold to ``(everything else, out)`` and take Q of a random matrix, signs fixed to make it uniform."""
-    if len(shape) < 2:
-        raise ValueError(f"an orthogonal initialiser needs two axes or more, not {shape}")
     rows, columns = int(np.prod(shape[:-1])), shape[-1]
     matrix = generator.normal(0.0, 1.0, (max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(matrix)

@@ -1,4 +1,4 @@
-"""Embedding tables. Indices are checked where data enters the program, see `program.check_indices`."""
+"""Embedding tables. Indices are checked where data enters the program, see `unitrain.backends.indices`."""
 
 from __future__ import annotations
 

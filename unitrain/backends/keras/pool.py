@@ -109,17 +109,19 @@ class WindowPooling(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
         sizes = x.shape[1:-1]
         fill = 0.0 if self.average else -np.inf
         x = tf.pad(x, [[0, 0], *self.padding, [0, 0]], constant_values=fill)
-        # TensorFlow pools with a stride or with a dilation: of a dilated window every position is computed.
-        dilated = max(self.dilation) > 1
+        # TensorFlow pools with a stride or a dilation, and never leaves gaps between windows: else every
+        # position is computed, and those wanted are taken.
+        gaps = any(stride > window for stride, window in zip(self.strides, self.pool_size, strict=True))
+        every = gaps or max(self.dilation) > 1
         y = tf.nn.pool(
             x,
             self.pool_size,
             "AVG" if self.average else "MAX",
-            strides=None if dilated else self.strides,
+            strides=None if every else self.strides,
             padding="VALID",
             dilations=self.dilation,
         )
-        if dilated:
+        if every:
             y = y[(slice(None), *(slice(None, None, stride) for stride in self.strides))]
         return y * tf.constant(self._share(sizes), y.dtype) if self.average else y
 

@@ -11,12 +11,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.indices import check_indices
 from unitrain.backends.keras.call import Call, compiled
 from unitrain.backends.keras.model import build_model, device_name, load
 from unitrain.backends.keras.training import Placed, Training
 from unitrain.graph.graph import Graph
-from unitrain.spec.errors import InputError
-from unitrain.spec.layers import Embedding
 
 Array = npt.NDArray[Any]
 
@@ -183,30 +182,3 @@ def _read(tensor: Any) -> Array:
     """Copy a tensor or variable to the host; sparse gradients become dense."""
     array: Array = tf.convert_to_tensor(tensor).numpy()
     return array
-
-
-def check_indices(graph: Graph, inputs: Arrays) -> None:
-    """Compare integer inputs with the embeddings they reach.
-
-    Only layers that move elements stand between an integer input and an embedding, so the input's values are
-    the indices.
-
-    Raises
-    ------
-    InputError
-        An index is outside: names the embedding, the index and the allowed range.
-    """
-    sources: dict[str, set[str]] = {name: {name} for name in graph.inputs}
-    for node in graph.nodes:
-        sources[node.name] = set().union(*(sources[name] for name in node.inputs))
-        if not isinstance(node.layer, Embedding):
-            continue
-        for name in sources[node.name]:
-            array = np.asarray(inputs[name])
-            wrong = (array < 0) | (array >= node.layer.vocabulary)
-            if wrong.any():
-                raise InputError(
-                    f"embedding '{node.name}' is given an index outside its table",
-                    found=str(array[wrong].flat[0]),
-                    allowed=f"0 .. {node.layer.vocabulary - 1}",
-                )

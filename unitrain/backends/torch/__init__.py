@@ -29,9 +29,18 @@ class TorchBackend:
     def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:
         """Build a ``torch.nn.Module`` with these weights.
 
-        Submodules have the names of the nodes, so that ``state_dict`` reads ``stage1.0.conv1.weight``; images go
-        in as ``[batch, height, width, channel]``. One input or output is a plain tensor; several are
-        dictionaries keyed by the graph's names.
+        Submodules have the names of the nodes, so that ``state_dict`` reads ``stage1.0.conv1.weight``, and
+        ``model.stage1[0].conv1`` is torch's own ``nn.Conv2d`` or a subclass of it, with torch's layouts. A name that
+        a module has already, such as ``forward``, gets a ``_`` behind it.
+
+        Images go in as ``[batch, height, width, channel]``. One output comes back as a tensor, several as a
+        dictionary; several inputs are given in the graph's order or as a mapping by name. The module starts in
+        training mode, as all of torch's do.
+
+        Raises
+        ------
+        InputError
+            The device has no numbers of the wanted precision.
         """
         from unitrain.backends.torch.module import GraphModule
 

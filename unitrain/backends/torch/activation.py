@@ -7,14 +7,16 @@ from torch.nn import functional
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, Slot, implements
+from unitrain.backends.torch.window import channels_first, channels_last
 from unitrain.graph.graph import Node
+from unitrain.spec.layers import LayerSpec
 from unitrain.spec.layers import activation as spec
 
 # From here on softplus is the identity to the last bit of float64.
 _SOFTPLUS_LINEAR = 40.0
 
 
-class HardSwish(torch.nn.Module):
+class HardSwish(torch.nn.Hardswish):
     """``x * relu6(x + 3) / 6``: torch's own function has the derivatives -0.5 and 1.5 at its kinks."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -22,7 +24,7 @@ class HardSwish(torch.nn.Module):
         return x * functional.relu6(x + 3.0) / 6.0
 
 
-class HardSigmoid(torch.nn.Module):
+class HardSigmoid(torch.nn.Hardsigmoid):
     """``relu6(x + 3) / 6``: the backward pass of torch's own function has 1/6 in float32 only."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -30,16 +32,12 @@ class HardSigmoid(torch.nn.Module):
         return functional.relu6(x + 3.0) / 6.0
 
 
-class ChannelPrelu(torch.nn.Module):
+class ChannelsLastPrelu(torch.nn.PReLU):
     """``nn.PReLU`` with the channel on the last axis."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.full((channels,), 0.25))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply to ``[batch, ..., channel]``."""
-        return torch.where(x > 0.0, x, self.weight * x)
+        return channels_last(super().forward(channels_first(x)))
 
 
 @implements(
@@ -57,7 +55,7 @@ class ChannelPrelu(torch.nn.Module):
     spec.Softplus,
     spec.Softmax,
 )
-def activation(layer: spec.LayerSpec, node: Node, settings: Settings) -> Made:
+def activation(layer: LayerSpec, node: Node, settings: Settings) -> Made:
     """torch's own modules, with the spec's numbers."""
     module: torch.nn.Module
     match layer:
@@ -95,4 +93,4 @@ def activation(layer: spec.LayerSpec, node: Node, settings: Settings) -> Made:
 @implements(spec.Prelu)
 def prelu(layer: spec.Prelu, node: Node, settings: Settings) -> Made:
     """One slope a channel."""
-    return Made(ChannelPrelu(node.input_shapes[0][-1]), {"slope": Slot("weight")})
+    return Made(ChannelsLastPrelu(node.input_shapes[0][-1]), {"slope": Slot("weight")})

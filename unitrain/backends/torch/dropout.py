@@ -12,47 +12,76 @@ from unitrain.graph.graph import Node
 from unitrain.spec.layers.dropout import Dropout
 from unitrain.weights.random import keep_threshold, mask_key, threefry
 
-_MASK = 0xFFFFFFFF
+_SIGN = 2**31
+# Masks are drawn for several steps at once up to this many elements: small ones cost little more than the calls.
+_AHEAD = 2**17
 
 
 class _Words:
-    """32-bit words in int64 tensors, `unitrain.weights.random.WordNamespace`."""
+    """32-bit words as int32 tensors, whose sums wrap: `unitrain.weights.random.WordNamespace`.
+
+    A tensor given first to ``xor`` is overwritten; `threefry` only gives it the result of a rotation there.
+    """
 
     def add(self, x: Any, y: Any) -> Any:
-        return (x + y) & _MASK
+        return x + (_signed(y) if isinstance(y, int) else y)
 
     def xor(self, x: Any, y: Any) -> Any:
-        return x ^ y
+        return x.bitwise_xor_(y)
 
     def rotate_left(self, x: Any, bits: int) -> Any:
-        return ((x << bits) | (x >> (32 - bits))) & _MASK
+        # int32 shifts its sign in from the left: the mask takes it out again.
+        low = (x >> (32 - bits)).bitwise_and_((1 << bits) - 1)
+        return low.bitwise_or_(x << bits)
 
 
-class CounterDropout(torch.nn.Module):
-    """Dropout whose mask is a function of seed, layer, step and element: see `keep_mask`.
+def _signed(word: int) -> int:
+    """Return the int32 that has the bits of a 32-bit word."""
+    return (word + _SIGN) % 2**32 - _SIGN
 
-    ``step`` counts the training batches; a program sets it, otherwise each call in training mode adds one.
+
+def keep_masks(
+    key: tuple[int, int], first_step: int, steps: int, size: int, rate: float, device: torch.device
+) -> torch.Tensor:
+    """Return `unitrain.weights.random.keep_mask` for ``steps`` steps on the device: bool ``[steps, size]``."""
+    half = -(-size // 2)
+    element = torch.arange(half, dtype=torch.int32, device=device).expand(steps, half)
+    step = torch.arange(first_step, first_step + steps, device=device).to(torch.int32)[:, None].expand(steps, half)
+    words = torch.cat(threefry(_Words(), key, (element, step)), dim=1)[:, :size]
+    # With the sign turned over, int32 has the order of the unsigned words.
+    return (words ^ -_SIGN) >= keep_threshold(rate) - _SIGN
+
+
+class CounterDropout(torch.nn.Dropout):
+    """``nn.Dropout`` whose mask is a function of seed, layer, step and element: see `keep_mask`.
+
+    ``step`` counts the batches seen in training mode from 0: each call adds one. A program sets it before each call.
     """
 
     def __init__(self, rate: float, key: tuple[int, int]) -> None:
-        super().__init__()
-        self.rate, self.key, self.step = rate, key, 0
+        super().__init__(rate)
+        self.key, self.step = key, 0
+        self._masks: torch.Tensor | None = None
+        self._drawn: tuple[Any, ...] = ()
+        self._first = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Drop elements of ``x`` in training mode."""
-        if not self.training or self.rate == 0.0:
+        if not self.training or self.p == 0.0:
             return x
-        half = -(-x.numel() // 2)
-        element = torch.arange(half, dtype=torch.int64, device=x.device)
-        first, second = threefry(_Words(), self.key, (element, torch.full_like(element, self.step % 2**32)))
+        keep = self._mask(x).view(x.shape)
         self.step += 1
-        words = torch.cat([first, second])[: x.numel()]
-        keep = (words >= keep_threshold(self.rate)).reshape(x.shape)
-        return torch.where(keep, x * (1.0 / (1.0 - self.rate)), 0.0)
+        return torch.where(keep, x * (1.0 / (1.0 - self.p)), 0.0)
 
-    def extra_repr(self) -> str:
-        """Show the rate, as torch's modules do."""
-        return f"rate={self.rate}"
+    def _mask(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the mask of this step ``[size]``, drawn with those of the next steps."""
+        wanted = (x.numel(), x.device, self.p, self.key, torch.is_inference_mode_enabled())
+        ahead = self.step - self._first
+        if self._masks is None or self._drawn != wanted or not 0 <= ahead < len(self._masks):
+            steps = max(1, _AHEAD // max(1, x.numel()))
+            self._masks = keep_masks(self.key, self.step, steps, x.numel(), self.p, x.device)
+            self._drawn, self._first, ahead = wanted, self.step, 0
+        return self._masks[ahead]
 
 
 @implements(Dropout)

@@ -41,6 +41,10 @@ class Concat(torch.nn.Module):
         """Join ``[batch, ...]`` tensors."""
         return torch.cat(inputs, dim=self.dim)
 
+    def extra_repr(self) -> str:
+        """Show the axis, batch counted."""
+        return f"dim={self.dim}"
+
 
 @implements(Add)
 def add(layer: Add, node: Node, settings: Settings) -> Made:

@@ -23,6 +23,7 @@ from unitrain.backends.torch import (  # noqa: F401
     shape,
 )
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
+from unitrain.backends.torch.runtime import differentiable, dtype_of
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers import LAYER_TYPES
@@ -46,34 +47,47 @@ class GraphModule(torch.nn.Module):
         Device, precision, seed of the dropout masks.
     """
 
+    @differentiable()
     def __init__(self, graph: Graph, weights: Arrays, settings: Settings) -> None:
         super().__init__()
         self.graph = graph
         # Canonical name to where it is: the path of its module, and the slot in it.
         self._places: dict[str, tuple[str, Slot]] = {}
         self._paths: dict[str, str] = {}
-        for node in graph.nodes:
-            self._paths[node.name] = self._add(node, settings)
         self._last_reader = {name: node.name for node in graph.nodes for name in node.inputs}
-        self.to(device=settings.device, dtype=getattr(torch, settings.precision))
+        self._taken: frozenset[str] = frozenset()
+        self._taken = frozenset(name.rstrip("_") for name in dir(self))
+        # torch's modules draw initial values, which are replaced: its generator is left where it was.
+        with torch.random.fork_rng(devices=[]):
+            for node in graph.nodes:
+                self._paths[node.name] = self._add(node, settings)
+        self.to(device=settings.device, dtype=dtype_of(settings))
         self.load_canonical(weights)
 
     def _add(self, node: Node, settings: Settings) -> str:
         """Make the node's module under its name, unless the layer is shared and there already."""
-        path = _path(node.owner)
-        if all(name in self._places for name in node.parameters.values()) and node.parameters:
+        path = self._path(node.owner)
+        if node.parameters and all(name in self._places for name in node.parameters.values()):
             return path
         made = IMPLEMENTATIONS[type(node.layer)](node.layer, node, settings)
         parent: torch.nn.Module = self
         *scopes, last = path.split(".")
-        for scope in scopes:
+        for scope, inner in zip(scopes, [*scopes, last][1:], strict=True):
             if scope not in parent._modules:
-                parent.add_module(scope, torch.nn.Module())
+                # The repeats of a block are numbered and can be indexed: ``model.stage1[0].conv1``.
+                parent.add_module(scope, torch.nn.ModuleList() if inner.isdigit() else torch.nn.Module())
             parent = parent.get_submodule(scope)
         parent.add_module(last, made.module)
         for local, canonical in node.parameters.items():
             self._places[canonical] = (path, made.slots[local])
         return path
+
+    def _path(self, name: str) -> str:
+        """Return where a node's module stands: its name, with ``_`` behind parts that are attributes here already.
+
+        ``forward`` becomes ``forward_``, and so that no two names meet ``forward_`` becomes ``forward__``.
+        """
+        return ".".join(f"{part}_" if part.rstrip("_") in self._taken else part for part in name.split("."))
 
     def tensor(self, canonical: str) -> torch.Tensor:
         """Return the parameter or buffer that holds a canonical parameter."""
@@ -149,12 +163,3 @@ class GraphModule(torch.nn.Module):
                 "the inputs do not fit the model", found=", ".join(named) or "none", allowed=", ".join(names)
             )
         return named
-
-
-# Names that a submodule cannot have because ``nn.Module`` uses them itself.
-_TAKEN = frozenset(dir(torch.nn.Module)) | frozenset(dir(GraphModule)) | {"graph", "training"}
-
-
-def _path(name: str) -> str:
-    """Return where a node's module stands: its name, with ``_`` behind parts that torch uses itself."""
-    return ".".join(f"{part}_" if part in _TAKEN else part for part in name.split("."))

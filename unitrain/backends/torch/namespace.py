@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from unitrain.backends.contract import Tensor
@@ -27,7 +29,10 @@ class TorchNamespace:
 
     def asarray(self, value: Any, like: Tensor) -> Tensor:
         """Turn a number, NumPy array or tensor into a tensor of the dtype and device of ``like``."""
-        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        if isinstance(value, torch.Tensor):
+            return value.to(like)
+        array = np.asarray(value)
+        return _constant(array.tobytes(), array.dtype.str, array.shape, like.dtype, like.device)
 
     def cast(self, x: Tensor, like: Tensor) -> Tensor:
         """Convert a tensor to the dtype of ``like``."""
@@ -51,11 +56,11 @@ class TorchNamespace:
 
     def sum(self, x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """Add up."""
-        return torch.sum(x) if axis is None else torch.sum(x, dim=axis, keepdim=keepdims)
+        return torch.sum(x, dim=axis, keepdim=keepdims)
 
     def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return the largest element."""
-        return torch.max(x) if axis is None else torch.amax(x, dim=axis, keepdim=keepdims)
+        return torch.amax(x, dim=() if axis is None else axis, keepdim=keepdims)
 
     def argmax(self, x: Tensor, axis: int) -> Tensor:
         """Return the index of the largest element, the first of equals."""
@@ -76,6 +81,13 @@ class TorchNamespace:
     def take(self, x: Tensor, index: Tensor) -> Tensor:
         """Return ``x[index]`` along the first axis."""
         return x[index.long()]
+
+
+@lru_cache(maxsize=64)
+def _constant(data: bytes, kind: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Bring a constant, such as class weights, to the device once: each copy would hold the device up."""
+    with torch.inference_mode(False):
+        return torch.tensor(np.frombuffer(data, kind).reshape(shape), dtype=dtype, device=device)
 
 
 NAMESPACE = TorchNamespace()

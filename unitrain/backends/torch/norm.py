@@ -1,74 +1,52 @@
-"""Normalisation, channel last."""
+"""Normalisation, channel last: torch's own modules, with the pinned running statistics."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unitrain.backends.contract import Settings
-from unitrain.backends.torch.registry import Made, Slot, channels_first, channels_last, implements
+from unitrain.backends.torch.registry import Made, Slot, implements
+from unitrain.backends.torch.window import channels_first, channels_last
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
 
 
-class _Affine(torch.nn.Module):
-    """Holds ``weight`` and ``bias`` where used, under torch's names."""
+class ChannelsLastBatchNorm(_BatchNorm):
+    """Batch norm over the last axis, mixed in before ``nn.BatchNorm1d``, ``2d`` or ``3d``.
 
-    weight: torch.nn.Parameter | None
-    bias: torch.nn.Parameter | None
-
-    def __init__(self, shape: tuple[int, ...], scale: bool, bias: bool) -> None:
-        super().__init__()
-        self.register_parameter("weight", torch.nn.Parameter(torch.ones(shape)) if scale else None)
-        self.register_parameter("bias", torch.nn.Parameter(torch.zeros(shape)) if bias else None)
-
-    def slots(self) -> dict[str, Slot]:
-        """Return where scale and bias are."""
-        table = {"scale": "weight", "bias": "bias"}
-        return {local: Slot(attribute) for local, attribute in table.items() if getattr(self, attribute) is not None}
-
-
-class ChannelsLastBatchNorm(_Affine):
-    """Batch norm over the last axis with *biased* running variance; ``momentum`` is the fraction kept.
+    As in torch ``momentum`` is the fraction of the *new* value; unlike torch's the running variance is the biased one.
 
     ``pending`` decides what happens to the batch's statistics in training: None takes them over at once, as
     torch's own modules do; a list collects them for a program that takes them over when the step is applied.
     """
 
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
-
-    def __init__(self, layer: BatchNorm, channels: int) -> None:
-        super().__init__((channels,), layer.use_scale, layer.use_bias)
-        self.epsilon, self.momentum = layer.epsilon, layer.momentum
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.pending: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+    pending: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``[batch, ..., channel]``."""
-        flat = channels_first(x) if x.ndim > 2 else x
-        if not self.training:
-            y = functional.batch_norm(
-                flat, self.running_mean, self.running_var, self.weight, self.bias, eps=self.epsilon
-            )
-        else:
-            y = self._train(flat, x.numel() // x.shape[-1])
-        return channels_last(y) if x.ndim > 2 else y
+        if self.training:
+            return self._train(x)
+        y: torch.Tensor = functional.batch_norm(
+            channels_first(x), self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+        return channels_last(y)
 
-    def _train(self, x: torch.Tensor, count: int) -> torch.Tensor:
+    def _train(self, x: torch.Tensor) -> torch.Tensor:
+        mean, variance = torch.zeros_like(self._statistic("mean")), torch.zeros_like(self._statistic("var"))
+        count = x.numel() // x.shape[-1]
+        y: torch.Tensor
         if count == 1:
             # torch refuses a single value; the meaning is clear: it is its own mean, its variance is 0.
-            mean, variance = x.detach().flatten(), torch.zeros_like(self.running_var)
-            y = (x - x) * (self.epsilon**-0.5 * (1.0 if self.weight is None else self.weight.view_as(x)))
-            y = y if self.bias is None else y + self.bias.view_as(x)
+            mean.copy_(x.detach().flatten())
+            y = (x - x) * self.eps**-0.5
+            y = y if self.weight is None else y * self.weight
+            y = y if self.bias is None else y + self.bias
         else:
-            # With momentum 1 the buffers receive the batch's own mean and unbiased variance.
-            mean, variance = torch.empty_like(self.running_mean), torch.empty_like(self.running_var)
-            mean.zero_()
-            variance.zero_()
-            y = functional.batch_norm(
-                x, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.epsilon
+            # With momentum 1 these receive the batch's own mean and unbiased variance.
+            y = channels_last(
+                functional.batch_norm(channels_first(x), mean, variance, self.weight, self.bias, True, 1.0, self.eps)
             )
             variance = variance * ((count - 1) / count)
         if self.pending is None:
@@ -78,60 +56,78 @@ class ChannelsLastBatchNorm(_Affine):
         return y
 
     @torch.no_grad()
-    def take_over(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
-        """Move the running statistics towards a batch's."""
-        self.running_mean.mul_(self.momentum).add_(mean, alpha=1.0 - self.momentum)
-        self.running_var.mul_(self.momentum).add_(variance, alpha=1.0 - self.momentum)
+    def take_over(self, mean: torch.Tensor, variance: torch.Tensor, keep: torch.Tensor | None = None) -> None:
+        """Move the running statistics towards a batch's, unless the flag ``keep`` on the device is down."""
+        tracked = self.get_buffer("num_batches_tracked").add_(1 if keep is None else keep)
+        # Torch's meaning of no momentum: the average over all batches so far.
+        new = 1.0 / float(tracked) if self.momentum is None else self.momentum
+        for name, value in (("mean", mean), ("var", variance)):
+            running = self._statistic(name)
+            moved = running * (1.0 - new) + value * new
+            running.copy_(moved if keep is None else torch.where(keep, moved, running))
+
+    def _statistic(self, name: str) -> torch.Tensor:
+        return self.get_buffer(f"running_{name}")
 
 
-class ChannelsLastGroupNorm(_Affine):
-    """Group norm over groups of the last axis and all positions."""
+class ChannelsLastBatchNorm1d(ChannelsLastBatchNorm, torch.nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` over ``[batch, channel]`` or ``[batch, length, channel]``."""
 
-    def __init__(self, layer: GroupNorm, channels: int) -> None:
-        super().__init__((channels,), layer.use_scale, layer.use_bias)
-        self.groups, self.epsilon = layer.groups, layer.epsilon
+
+class ChannelsLastBatchNorm2d(ChannelsLastBatchNorm, torch.nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` over ``[batch, height, width, channel]``."""
+
+
+class ChannelsLastBatchNorm3d(ChannelsLastBatchNorm, torch.nn.BatchNorm3d):
+    """``nn.BatchNorm3d`` over ``[batch, depth, height, width, channel]``, and more axes."""
+
+
+class ChannelsLastGroupNorm(torch.nn.GroupNorm):
+    """``nn.GroupNorm`` over groups of the last axis and all positions."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``[batch, ..., channel]``."""
-        if x.ndim == 2:
-            return functional.group_norm(x, self.groups, self.weight, self.bias, self.epsilon)
-        return channels_last(
-            functional.group_norm(channels_first(x), self.groups, self.weight, self.bias, self.epsilon)
-        )
+        return channels_last(super().forward(channels_first(x)))
 
 
-class LastAxesNorm(_Affine):
-    """Layer norm or RMS norm over the last axes."""
-
-    def __init__(self, layer: LayerNorm | RmsNorm, shape: tuple[int, ...]) -> None:
-        super().__init__(shape, layer.use_scale, layer.use_bias)
-        self.shape, self.epsilon, self.centred = shape, layer.epsilon, isinstance(layer, LayerNorm)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise ``[batch, ..., *shape]``."""
-        if self.centred:
-            return functional.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
-        return functional.rms_norm(x, self.shape, self.weight, self.epsilon)
+def _norm(module: torch.nn.Module, layer: BatchNorm | LayerNorm | GroupNorm | RmsNorm) -> dict[str, Slot]:
+    """Take away ``weight`` or ``bias`` where the spec has none, and return where the others are."""
+    slots = {}
+    for local, attribute, used in (("scale", "weight", layer.use_scale), ("bias", "bias", layer.use_bias)):
+        if used:
+            slots[local] = Slot(attribute)
+        elif attribute in module._parameters:
+            module.register_parameter(attribute, None)
+    return slots
 
 
 @implements(BatchNorm)
 def batch_norm(layer: BatchNorm, node: Node, settings: Settings) -> Made:
     """Scale, bias and running statistics under torch's names."""
-    module = ChannelsLastBatchNorm(layer, node.input_shapes[0][-1])
+    kinds = (ChannelsLastBatchNorm1d, ChannelsLastBatchNorm1d, ChannelsLastBatchNorm2d, ChannelsLastBatchNorm3d)
+    shape = node.input_shapes[0]
+    kind = kinds[min(len(shape), len(kinds)) - 1]
+    module = kind(shape[-1], layer.epsilon, 1.0 - layer.momentum)
     statistics = {"running_mean": Slot("running_mean"), "running_variance": Slot("running_var")}
-    return Made(module, {**module.slots(), **statistics})
+    return Made(module, {**_norm(module, layer), **statistics})
 
 
 @implements(GroupNorm)
 def group_norm(layer: GroupNorm, node: Node, settings: Settings) -> Made:
     """torch's group norm over a channel-first view."""
-    module = ChannelsLastGroupNorm(layer, node.input_shapes[0][-1])
-    return Made(module, module.slots())
+    module = ChannelsLastGroupNorm(layer.groups, node.input_shapes[0][-1], layer.epsilon)
+    return Made(module, _norm(module, layer))
 
 
-@implements(LayerNorm, RmsNorm)
-def last_axes_norm(layer: LayerNorm | RmsNorm, node: Node, settings: Settings) -> Made:
-    """torch's own functions."""
-    axes = layer.axes if isinstance(layer, LayerNorm) else 1
-    module = LastAxesNorm(layer, node.input_shapes[0][-axes:])
-    return Made(module, module.slots())
+@implements(LayerNorm)
+def layer_norm(layer: LayerNorm, node: Node, settings: Settings) -> Made:
+    """torch's own ``nn.LayerNorm``, over the last axes."""
+    module = torch.nn.LayerNorm(node.input_shapes[0][-layer.axes :], layer.epsilon)
+    return Made(module, _norm(module, layer))
+
+
+@implements(RmsNorm)
+def rms_norm(layer: RmsNorm, node: Node, settings: Settings) -> Made:
+    """torch's own ``nn.RMSNorm``."""
+    module = torch.nn.RMSNorm(node.input_shapes[0][-1:], layer.epsilon)
+    return Made(module, _norm(module, layer))

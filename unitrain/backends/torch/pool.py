@@ -7,9 +7,11 @@ import torch
 from torch.nn import functional
 
 from unitrain.backends.contract import Settings
-from unitrain.backends.torch.conv import split_padding
-from unitrain.backends.torch.registry import Made, channels_first, channels_last, implements
+from unitrain.backends.torch.registry import Made, implements
+from unitrain.backends.torch.runtime import dtype_of
+from unitrain.backends.torch.window import channels_first, channels_last, in_torch_order, padded, pads_of, symmetric
 from unitrain.graph.graph import Node
+from unitrain.spec.layers.conv import WindowedLayer
 from unitrain.spec.layers.pool import (
     AveragePool1d,
     AveragePool2d,
@@ -21,80 +23,111 @@ from unitrain.spec.layers.pool import (
 from unitrain.spec.layers.window import PadAmounts
 
 
-class MaxPool(torch.nn.Module):
-    """Largest element of each window; padding is minus infinity."""
-
-    def __init__(self, layer: MaxPool1d | MaxPool2d, pads: PadAmounts) -> None:
-        super().__init__()
-        self.axes = layer.axes
-        self.options = {"stride": layer.strides, "dilation": layer.dilation}
-        self.kernel_size = layer.kernel_size
-        self.padding, self.before = split_padding(pads)
-        # torch pads by half a window at most.
-        if any(2 * pad > window for pad, window in zip(self.padding, layer.kernel_size, strict=True)):
-            self.before = tuple(amount for pair in reversed(pads) for amount in pair)
-            self.padding = (0,) * self.axes
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pool ``[batch, *spatial, channel]``."""
-        first = channels_first(x)
-        if self.before:
-            first = functional.pad(first, self.before, value=float("-inf"))
-        pool = functional.max_pool1d if self.axes == 1 else functional.max_pool2d
-        return channels_last(pool(first, self.kernel_size, padding=self.padding, **self.options))  # type: ignore[arg-type]  # options hold tuples of ints
+def _inside(layer: WindowedLayer, pads: PadAmounts) -> tuple[int, ...] | None:
+    """Return the padding if torch's pooling can do it: the same on both sides, at most half a window."""
+    inside = symmetric(pads)
+    if inside is None or any(2 * pad > window for pad, window in zip(inside, layer.kernel_size, strict=True)):
+        return None
+    return inside
 
 
-class AveragePool(torch.nn.Module):
-    """Mean of each window over the elements that are there."""
+class ChannelsLastMaxPool1d(torch.nn.MaxPool1d):
+    """``nn.MaxPool1d`` over ``[batch, length, channel]``; padding is minus infinity."""
 
-    counts: torch.Tensor
-
-    def __init__(self, layer: AveragePool1d | AveragePool2d, node: Node, settings: Settings) -> None:
-        super().__init__()
-        self.kernel_size, self.strides, self.dilation = layer.kernel_size, layer.strides, layer.dilation
-        spatial = node.input_shapes[0][:-1]
-        pads = layer.pads(node.input_shapes[0])
-        self.before = tuple(amount for pair in reversed(pads) for amount in pair)
-        self.outputs = node.output_shape[:-1]
-        ones = np.pad(np.ones(spatial), pads)
-        counts = sum(ones[index] for index in self._taps())
-        self.register_buffer(
-            "counts",
-            torch.as_tensor(np.asarray(counts)[..., None], dtype=getattr(torch, settings.precision)),
-            persistent=False,
-        )
-
-    def _taps(self) -> list[tuple[slice, ...]]:
-        """Return, for each element of the window, the slice of the padded input that all windows see there."""
-        return [
-            tuple(
-                slice(tap * spread, tap * spread + (count - 1) * stride + 1, stride)
-                for tap, spread, count, stride in zip(taps, self.dilation, self.outputs, self.strides, strict=True)
-            )
-            for taps in np.ndindex(*self.kernel_size)
-        ]
+    def __init__(self, layer: MaxPool1d) -> None:
+        super().__init__(layer.kernel_size, layer.strides, dilation=layer.dilation)
+        self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pool ``[batch, *spatial, channel]``."""
-        if any(self.before):
-            x = functional.pad(x, (0, 0, *self.before))
-        if len(self.kernel_size) == 2 and self.dilation == (1, 1):
-            pooled = functional.avg_pool2d(channels_first(x), self.kernel_size, self.strides, divisor_override=1)
-            return channels_last(pooled) / self.counts
-        views = [x[(slice(None), *index)] for index in self._taps()]
-        return torch.stack(views).sum(dim=0) / self.counts
+        """Pool ``[batch, length, channel]``."""
+        first, pads = channels_first(x), pads_of(self.layer, x)
+        inside = _inside(self.layer, pads)
+        if inside is None:
+            first, inside = padded(first, pads, float("-inf")), (0,)
+        return channels_last(functional.max_pool1d(first, self.kernel_size, self.stride, inside, self.dilation))
+
+
+class ChannelsLastMaxPool2d(torch.nn.MaxPool2d):
+    """``nn.MaxPool2d`` over ``[batch, height, width, channel]``; padding is minus infinity."""
+
+    def __init__(self, layer: MaxPool2d) -> None:
+        super().__init__(layer.kernel_size, layer.strides, dilation=layer.dilation)
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool ``[batch, height, width, channel]``."""
+        first, pads = channels_first(x), pads_of(self.layer, x)
+        inside = _inside(self.layer, pads)
+        if inside is None:
+            first, inside = padded(first, pads, float("-inf")), (0, 0)
+        return channels_last(functional.max_pool2d(first, self.kernel_size, self.stride, inside, self.dilation))
 
 
 @implements(MaxPool1d, MaxPool2d)
 def max_pool(layer: MaxPool1d | MaxPool2d, node: Node, settings: Settings) -> Made:
     """torch's max pooling gives the gradient to the first of equals."""
-    return Made(MaxPool(layer, layer.pads(node.input_shapes[0])), {})
+    return Made(ChannelsLastMaxPool1d(layer) if isinstance(layer, MaxPool1d) else ChannelsLastMaxPool2d(layer), {})
+
+
+class ChannelsLastAveragePool1d(torch.nn.AvgPool1d):
+    """``nn.AvgPool1d`` over ``[batch, length, channel]``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool ``[batch, length, channel]``."""
+        return channels_last(super().forward(channels_first(x)))
+
+
+class ChannelsLastAveragePool2d(torch.nn.AvgPool2d):
+    """``nn.AvgPool2d`` over ``[batch, height, width, channel]``."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool ``[batch, height, width, channel]``."""
+        return channels_last(super().forward(channels_first(x)))
+
+
+class WindowMean(torch.nn.Module):
+    """Mean of each window over the elements that are there, for the padding and dilation that torch has not."""
+
+    counts: torch.Tensor
+
+    def __init__(self, layer: AveragePool1d | AveragePool2d, node: Node, settings: Settings) -> None:
+        super().__init__()
+        self.layer = layer
+        self.outputs = node.output_shape[:-1]
+        pads = layer.pads(node.input_shapes[0])
+        self.before = [0, 0, *in_torch_order(pads)]
+        ones = np.pad(np.ones(node.input_shapes[0][:-1]), pads)
+        counts = np.sum([ones[index] for index in self._taps()], axis=0)[..., None]
+        self.register_buffer("counts", torch.tensor(counts, dtype=dtype_of(settings)), persistent=False)
+
+    def _taps(self) -> list[tuple[slice, ...]]:
+        """Return, for each element of the window, the slice of the padded input that all windows see there."""
+        axes = list(zip(self.layer.dilation, self.outputs, self.layer.strides, strict=True))
+        return [
+            tuple(
+                slice(tap * spread, tap * spread + (count - 1) * stride + 1, stride)
+                for tap, (spread, count, stride) in zip(taps, axes, strict=True)
+            )
+            for taps in np.ndindex(*self.layer.kernel_size)
+        ]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool ``[batch, *spatial, channel]``."""
+        x = functional.pad(x, self.before)
+        return torch.stack([x[:, *index] for index in self._taps()]).sum(dim=0) / self.counts
 
 
 @implements(AveragePool1d, AveragePool2d)
 def average_pool(layer: AveragePool1d | AveragePool2d, node: Node, settings: Settings) -> Made:
-    """Sums, divided by how many elements of each window are not padding."""
-    return Made(AveragePool(layer, node, settings), {})
+    """torch's own pooling where it has the padding; dilation it never has."""
+    inside = _inside(layer, layer.pads(node.input_shapes[0]))
+    if inside is None or set(layer.dilation) != {1}:
+        return Made(WindowMean(layer, node, settings), {})
+    if isinstance(layer, AveragePool1d):
+        one = ChannelsLastAveragePool1d(layer.kernel_size, layer.strides, (inside[0],), count_include_pad=False)
+        return Made(one, {})
+    pads = (inside[0], inside[1])
+    return Made(ChannelsLastAveragePool2d(layer.kernel_size, layer.strides, pads, count_include_pad=False), {})
 
 
 class GlobalPool(torch.nn.Module):
@@ -109,7 +142,11 @@ class GlobalPool(torch.nn.Module):
         flat = x.flatten(1, -2)
         # max(dim) gives the gradient to one element, the first; amax would share it out.
         pooled = flat.mean(dim=1) if self.mean else flat.max(dim=1).values
-        return pooled.reshape(len(x), *(1,) * (x.ndim - 2), -1) if self.keep_axes else pooled
+        return pooled.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]) if self.keep_axes else pooled
+
+    def extra_repr(self) -> str:
+        """Show what is pooled, and how."""
+        return f"{'mean' if self.mean else 'max'}, keep_axes={self.keep_axes}"
 
 
 @implements(GlobalAveragePool, GlobalMaxPool)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
@@ -17,20 +14,12 @@ from unitrain.backends.torch.dropout import CounterDropout
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.namespace import NAMESPACE
 from unitrain.backends.torch.norm import ChannelsLastBatchNorm
+from unitrain.backends.torch.runtime import differentiable, dtype_of, reproducible, seeded
+from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
 from unitrain.graph.graph import Graph
+from unitrain.weights.random import mask_key
 
-Array = npt.NDArray[Any]
-Tensors = dict[str, torch.Tensor]
 Moved = list[tuple[ChannelsLastBatchNorm, torch.Tensor, torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A data set on the device."""
-
-    inputs: Tensors
-    targets: Tensors
-    weight: torch.Tensor | None
 
 
 class TorchProgram:
@@ -48,9 +37,16 @@ class TorchProgram:
         self.model = GraphModule(graph, weights, settings)
         self.model.eval()
         self._device = torch.device(settings.device)
-        self._dtype: torch.dtype = getattr(torch, settings.precision)
-        self._seed = settings.seed
+        self._dtype = dtype_of(settings)
+        self._transfer = Transfer(graph, self._device, self._dtype)
+        self._settings = settings
+        # What metrics are summed in: double, where the device has it.
+        self._wide = torch.float32 if self._device.type == "mps" else torch.float64
+        # On the CPU reading a number costs nothing; elsewhere a block of steps must not wait for one.
+        self._reads = self._device.type == "cpu"
         self._dropouts = [module for module in self.model.modules() if isinstance(module, CounterDropout)]
+        # torch's own dropout draws from the device's generator, which is seeded for each step.
+        self._draws = any(type(module) is torch.nn.Dropout for module in self.model.modules())
         self._norms = [module for module in self.model.modules() if isinstance(module, ChannelsLastBatchNorm)]
         self._parameters: Tensors = {name: self.model.tensor(name) for name in graph.trainable}
         self._slots: dict[str, Tensors] = {
@@ -84,6 +80,7 @@ class TorchProgram:
             for name in tensors:
                 tensors[name] = self.model.to_torch(name, slots[slot][name])
 
+    @differentiable()
     def place(self, data: Batchable) -> Placed:
         """Copy a data set to the device once.
 
@@ -93,90 +90,63 @@ class TorchProgram:
             An index is outside the table of an embedding it reaches.
         """
         check_indices(self.graph, data.inputs)
-        return Placed(
-            {name: self._stored(data.inputs[name]) for name in self.graph.inputs},
-            {name: self._stored(array) for name, array in data.targets.items()},
-            None if data.weight is None else self._stored(data.weight.astype(np.float64)),
-        )
+        return self._transfer.place(data)
 
-    def _stored(self, array: Array) -> torch.Tensor:
-        """Keep integers as they are (images of bytes stay small), bring floats into the working precision."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.to(self._device, self._dtype) if array.dtype.kind == "f" else tensor.to(self._device)
-
-    def _prepare(self, inputs: Mapping[str, Array]) -> Tensors:
-        return {
-            name: self._kind(name, torch.from_numpy(np.ascontiguousarray(inputs[name])).to(self._device))
-            for name in self.graph.inputs
-        }
-
-    def _kind(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self._dtype if self.graph.inputs[name].dtype == "float" else torch.int64)
-
+    @differentiable()
     def run_steps(self, placed: Placed, plan: Plan) -> Statistics:
         """Train for the planned steps, up to the first whose loss is not finite; that one is not applied.
 
         On the CPU the loss of each step is at hand. On an accelerator nothing is read before the end: a flag on
-        the device keeps weights, slots and statistics as they were from the first bad loss on.
+        the device keeps weights, slots and statistics as they were from the first bad loss on, and the steps after
+        it are computed in vain.
         """
         if self.rule is None:
             raise ValueError("the program was compiled without a training rule")
-        on_cpu = self._device.type == "cpu"
-        rows = torch.from_numpy(plan.indices.astype(np.int64)).to(self._device)
-        coefficients = torch.from_numpy(plan.coefficients).to(self._device, self._dtype)
-        alive = torch.ones((), dtype=torch.bool, device=self._device)
+        rows = self._transfer.moved(plan.indices, torch.int64)
+        coefficients = self._transfer.moved(plan.coefficients, self._dtype)
+        sound = torch.ones((), dtype=torch.bool, device=self._device)
         losses: list[torch.Tensor] = []
-        sums: list[torch.Tensor] = []
-        torch.manual_seed(self._seed * 1_000_003 + plan.first_step)
-        with self._training():
+        sums = torch.zeros(2 * len(self.rule.metrics), dtype=self._wide, device=self._device)
+        with self._mode(training=True):
             for step in range(len(plan)):
                 total, gradients, moved, terms = self._step(placed, rows[step], plan, step)
                 losses.append(total)
-                if on_cpu and not bool(torch.isfinite(total)):
+                if self._reads and not bool(torch.isfinite(total)):
                     break
-                keep = None if on_cpu else (alive := alive & torch.isfinite(total))
-                sums = [
-                    before + _chosen(keep, term, torch.zeros_like(term))
-                    for before, term in zip(sums or [0.0] * len(terms), terms, strict=True)
-                ]
+                keep = None if self._reads else (sound := sound & torch.isfinite(total))
+                if terms is not None:
+                    sums = sums + _chosen(keep, terms, torch.zeros_like(terms))
                 self._advance(gradients, moved, coefficients[step], bool(plan.apply[step]), keep)
         return self._statistics(losses, sums)
 
     def _step(
         self, placed: Placed, rows: torch.Tensor, plan: Plan, step: int
-    ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None], Moved, list[torch.Tensor]]:
+    ) -> tuple[torch.Tensor, list[torch.Tensor], Moved, torch.Tensor | None]:
         """Compute one batch: total loss, gradients of its ``scale``-fold, moved statistics, metric terms."""
         assert self.rule is not None
-        inputs = {name: self._kind(name, tensor.index_select(0, rows)) for name, tensor in placed.inputs.items()}
-        targets = {name: tensor.index_select(0, rows) for name, tensor in placed.targets.items()}
-        weight = None if placed.weight is None else placed.weight.index_select(0, rows)
-        outputs, moved = self._call(inputs, plan.first_step + step)
+        batch = self._transfer.gather(placed, rows)
+        outputs, moved = self._call(batch.inputs, plan.first_step + step)
         total = torch.zeros((), dtype=self._dtype, device=self._device)
-        seeds = []
+        seeds = {}
         with torch.no_grad():
             for output, (factor, loss) in self.rule.losses.items():
-                arguments = (NAMESPACE, outputs[output], targets[output], weight)
+                arguments = (NAMESPACE, outputs[output], batch.targets[output], batch.weight)
                 numerator, denominator = loss.terms(*arguments)
                 inverse = torch.where(denominator == 0, torch.zeros_like(denominator), 1.0 / denominator)
                 total = total + factor * numerator * inverse
-                seeds.append(loss.gradient(*arguments) * (inverse * (factor * float(plan.scale[step]))))
+                seeds[output] = loss.gradient(*arguments) * (inverse * (factor * float(plan.scale[step])))
             terms = [
-                term.to(torch.float64)
+                torch.as_tensor(term, dtype=self._wide, device=self._device)
                 for _, output, metric in self.rule.metrics
-                for term in metric.terms(NAMESPACE, outputs[output], targets[output], weight)
+                for term in metric.terms(NAMESPACE, outputs[output], batch.targets[output], batch.weight)
             ]
-        gradients = torch.autograd.grad(
-            [outputs[output] for output in self.rule.losses],
-            list(self._parameters.values()),
-            seeds,
-            allow_unused=True,
-        )
-        return total, gradients, moved, terms
+        gradients = _gradients(outputs, seeds, list(self._parameters.values()))
+        return total, gradients, moved, torch.stack(terms) if terms else None
 
     @torch.no_grad()
     def _advance(
         self,
-        gradients: Sequence[torch.Tensor | None],
+        gradients: Sequence[torch.Tensor],
         moved: Moved,
         coefficients: torch.Tensor,
         apply: bool,
@@ -185,14 +155,20 @@ class TorchProgram:
         """Take a step over: running statistics, and the pending gradients if it is time."""
         assert self.rule is not None
         for norm, mean, variance in moved:
-            norm.take_over(_chosen(keep, mean, norm.running_mean), _chosen(keep, variance, norm.running_var))
-        for (name, parameter), gradient in zip(self._parameters.items(), gradients, strict=True):
-            whole = torch.zeros_like(parameter) if gradient is None else gradient
-            self._pending[name] = self._pending[name] + whole if name in self._pending else whole
+            norm.take_over(mean, variance, keep)
+        known = self._pending
+        pending = {
+            name: known[name] + gradient if known else gradient
+            for name, gradient in zip(self._parameters, gradients, strict=True)
+        }
         if not apply:
+            self._pending = {
+                name: _chosen(keep, gradient, known[name] if known else torch.zeros_like(gradient))
+                for name, gradient in pending.items()
+            }
             return
         parameters, slots = self.rule.updater.update(
-            NAMESPACE, self._parameters, self._pending, self._slots, coefficients.unbind()
+            NAMESPACE, self._parameters, pending, self._slots, coefficients.unbind()
         )
         for name, value in parameters.items():
             self._parameters[name].copy_(_chosen(keep, value, self._parameters[name]))
@@ -202,13 +178,13 @@ class TorchProgram:
         }
         self._pending = {}
 
-    def _statistics(self, losses: list[torch.Tensor], sums: list[torch.Tensor]) -> Statistics:
+    def _statistics(self, losses: list[torch.Tensor], sums: torch.Tensor) -> Statistics:
         """Read the block's numbers from the device."""
         assert self.rule is not None
-        values = torch.stack(losses).to(torch.float64).cpu().numpy()
+        values = torch.stack(losses).cpu().to(torch.float64).numpy()
         bad = np.flatnonzero(~np.isfinite(values))
         values = values[: bad[0] + 1] if len(bad) else values
-        numbers = torch.stack(sums).cpu().tolist() if sums else [0.0] * (2 * len(self.rule.metrics))
+        numbers = sums.cpu().tolist()
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         return Statistics(values, {label: pair for (label, _, _), pair in zip(self.rule.metrics, pairs, strict=True)})
 
@@ -223,7 +199,11 @@ class TorchProgram:
         for norm in self._norms:
             norm.pending = []
         try:
-            values = self.model.run(inputs, keep=keep)
+            with ExitStack() as stack:
+                if self._draws and self.model.training:
+                    high, low = mask_key(self._settings.seed, "torch", step)
+                    stack.enter_context(seeded(self._device, high << 32 | low))
+                values = self.model.run(inputs, keep=keep)
             moved = [(norm, *pair) for norm in self._norms for pair in norm.pending or []]
         finally:
             for norm in self._norms:
@@ -231,13 +211,14 @@ class TorchProgram:
         return values, moved
 
     @contextmanager
-    def _training(self, training: bool = True) -> Iterator[None]:
-        """Set the module's mode for a while."""
-        self.model.train(training)
-        try:
+    def _mode(self, training: bool) -> Iterator[None]:
+        """Set the module's mode for a while, and what determinism needs."""
+        with ExitStack() as stack:
+            if self._settings.deterministic:
+                stack.enter_context(reproducible(self._device))
+            stack.callback(self.model.eval)
+            self.model.train(training)
             yield
-        finally:
-            self.model.eval()
 
     def predict(self, inputs: Arrays, batch_size: int = 256) -> dict[str, Array]:
         """Run inference in chunks of ``batch_size``; outputs keyed by graph output name.
@@ -249,11 +230,16 @@ class TorchProgram:
         """
         check_indices(self.graph, inputs)
         samples = len(next(iter(inputs.values())))
+        if samples == 0:
+            return {
+                output: np.empty((0, *self.graph.shape(name)), self._settings.precision)
+                for output, name in self.graph.outputs.items()
+            }
         chunks: dict[str, list[Array]] = {name: [] for name in self.graph.outputs}
-        with torch.inference_mode():
-            for first in range(0, max(samples, 1), batch_size):
+        with torch.inference_mode(), self._mode(training=False):
+            for first in range(0, samples, batch_size):
                 part = {name: array[first : first + batch_size] for name, array in inputs.items()}
-                outputs, _ = self._call(self._prepare(part), 0)
+                outputs, _ = self._call(self._transfer.inputs(part), 0)
                 for name, tensor in outputs.items():
                     chunks[name].append(tensor.cpu().numpy())
         return {name: np.concatenate(parts) for name, parts in chunks.items()}
@@ -261,37 +247,49 @@ class TorchProgram:
     def activations(self, inputs: Arrays, *, training: bool = False, step: int = 0) -> dict[str, Array]:
         """Return the output of every node for one batch."""
         check_indices(self.graph, inputs)
-        with torch.no_grad(), self._training(training):
-            values, _ = self._run(self._prepare(inputs), step, keep=True)
-        return {node.name: values[node.name].cpu().numpy() for node in self.graph.nodes}
+        with torch.no_grad(), self._mode(training):
+            values, _ = self._run(self._transfer.inputs(inputs), step, keep=True)
+        return {node.name: copied(values[node.name]) for node in self.graph.nodes}
 
+    @differentiable()
     def differentiate(
         self, inputs: Arrays, output_gradients: Arrays, *, training: bool = True, step: int = 0
     ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
         """Return outputs, gradients by float inputs, and gradients by trainable parameters."""
         check_indices(self.graph, inputs)
-        prepared = self._prepare(inputs)
+        prepared = self._transfer.inputs(inputs)
         by_input = {
             name: prepared[name].requires_grad_() for name, given in self.graph.inputs.items() if given.dtype == "float"
         }
-        with self._training(training):
+        seeds = {name: self._transfer.moved(array, self._dtype) for name, array in output_gradients.items()}
+        with self._mode(training):
             outputs, _ = self._call(prepared, step)
-        leaves = [*by_input.values(), *self._parameters.values()]
-        seeded = [name for name in output_gradients if outputs[name].requires_grad]
-        seeds = [torch.tensor(output_gradients[name], dtype=self._dtype, device=self._device) for name in seeded]
-        found: Sequence[torch.Tensor | None] = (
-            torch.autograd.grad([outputs[name] for name in seeded], leaves, seeds, allow_unused=True) if leaves else []
-        )
-        gradients = [
-            torch.zeros_like(leaf) if gradient is None else gradient
-            for leaf, gradient in zip(leaves, found, strict=True)
-        ]
-        parameters = dict(zip(self._parameters, gradients[len(by_input) :], strict=True))
+            found = _gradients(outputs, seeds, [*by_input.values(), *self._parameters.values()])
+        of_inputs, of_parameters = found[: len(by_input)], found[len(by_input) :]
         return (
-            {name: tensor.detach().cpu().numpy() for name, tensor in outputs.items()},
-            {name: g.cpu().numpy() for name, g in zip(by_input, gradients, strict=False)},
-            {name: self.model.to_canonical(name, gradient) for name, gradient in parameters.items()},
+            {name: copied(tensor) for name, tensor in outputs.items()},
+            {name: copied(gradient) for name, gradient in zip(by_input, of_inputs, strict=True)},
+            {
+                name: self.model.to_canonical(name, gradient)
+                for name, gradient in zip(self._parameters, of_parameters, strict=True)
+            },
         )
+
+
+def _gradients(outputs: Tensors, seeds: Tensors, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Differentiate the sum of seed * output by ``leaves``: zeros where nothing depends on one."""
+    used = [name for name in seeds if outputs[name].requires_grad]
+    if not used or not leaves:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(
+        torch.autograd.grad(
+            [outputs[name] for name in used],
+            leaves,
+            [seeds[name] for name in used],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
 
 
 def _chosen(keep: torch.Tensor | None, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:

@@ -99,13 +99,3 @@ def implements(*layers: type[LayerSpec]) -> Callable[[_Maker], _Maker]:
 def weight_and_bias(layout: Layout, bias: bool) -> dict[str, Slot]:
     """Return the slots of torch's usual ``weight`` and ``bias``."""
     return {"kernel": Slot("weight", layout), **({"bias": Slot("bias")} if bias else {})}
-
-
-def channels_first(x: torch.Tensor) -> torch.Tensor:
-    """See ``[batch, *spatial, channel]`` as ``[batch, channel, *spatial]``: no copy, channels_last in memory."""
-    return x.movedim(-1, 1)
-
-
-def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """See ``[batch, channel, *spatial]`` as ``[batch, *spatial, channel]``."""
-    return x.movedim(1, -1)

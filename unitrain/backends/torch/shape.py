@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 
 from unitrain.backends.contract import Settings
-from unitrain.backends.torch.registry import Made, channels_first, channels_last, implements
+from unitrain.backends.torch.registry import Made, implements
+from unitrain.backends.torch.window import channels_first, channels_last, in_torch_order
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 
@@ -21,7 +22,12 @@ class Rearrange(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Reshape ``[batch, ...]``."""
-        return x.reshape(-1, *self.shape)
+        # Not len(x), which tracing would hold for a constant.
+        return x.reshape(x.shape[0], *self.shape)
+
+    def extra_repr(self) -> str:
+        """Show the new shape, batch left out."""
+        return f"shape={self.shape}"
 
 
 class PermuteAxes(torch.nn.Module):
@@ -35,6 +41,10 @@ class PermuteAxes(torch.nn.Module):
         """Reorder ``[batch, ...]``."""
         return x.permute(0, *(axis + 1 for axis in self.axes))
 
+    def extra_repr(self) -> str:
+        """Show the order, batch left out."""
+        return f"axes={self.axes}"
+
 
 class Pad(torch.nn.Module):
     """Adds elements at the ends of the axes behind the batch."""
@@ -44,20 +54,24 @@ class Pad(torch.nn.Module):
         self.mode, self.value = layer.mode, layer.value
         self.amounts = layer.all_amounts(len(shape))
         # Reflected and edge elements are picked by index, along one axis after the other.
-        self.indices = [
-            np.pad(np.arange(extent), pads, mode=self.mode).tolist() if any(pads) and self.mode != "constant" else None
-            for extent, pads in zip(shape, self.amounts, strict=True)
-        ]
+        self.picked: list[int] = []
+        for axis, (extent, pads) in enumerate(zip(shape, self.amounts, strict=True), start=1):
+            if self.mode != "constant" and any(pads):
+                index = torch.tensor(np.pad(np.arange(extent), pads, mode=self.mode))
+                self.register_buffer(f"index_{axis}", index, persistent=False)
+                self.picked.append(axis)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pad ``[batch, ...]``."""
         if self.mode == "constant":
-            order = tuple(amount for pads in reversed(self.amounts) for amount in pads)
-            return functional.pad(x, order, value=self.value)
-        for axis, index in enumerate(self.indices, start=1):
-            if index is not None:
-                x = x.index_select(axis, torch.tensor(index, device=x.device))
+            return functional.pad(x, in_torch_order(self.amounts), value=self.value)
+        for axis in self.picked:
+            x = x.index_select(axis, self.get_buffer(f"index_{axis}"))
         return x
+
+    def extra_repr(self) -> str:
+        """Show the amounts and what fills them."""
+        return f"{self.amounts}, mode={self.mode!r}"
 
 
 class Upsample(torch.nn.Module):
@@ -76,10 +90,16 @@ class Upsample(torch.nn.Module):
             x = x.repeat_interleave(times, dim=axis)
         return x
 
+    def extra_repr(self) -> str:
+        """Show the factors and what lies between."""
+        return f"factor={self.factor}, {'bilinear' if self.bilinear else 'nearest'}"
+
 
 @implements(Flatten, Reshape)
 def rearrange(layer: Flatten | Reshape, node: Node, settings: Settings) -> Made:
-    """Flattening is reshaping to one axis."""
+    """torch's own ``nn.Flatten`` where there is an axis to flatten."""
+    if isinstance(layer, Flatten) and node.input_shapes[0]:
+        return Made(torch.nn.Flatten(), {})
     return Made(Rearrange(node.output_shape), {})
 
 

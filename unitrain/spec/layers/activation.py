@@ -46,6 +46,12 @@ class Prelu(_Elementwise):
     type: Literal["prelu"] = "prelu"
     slope_initializer: Initializer = Constant(value=0.25)
 
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Return the input shape."""
+        if not inputs[0]:
+            raise ShapeError("needs an input with a channel axis")
+        return inputs[0]
+
     def parameters(self, *inputs: Shape) -> dict[str, Parameter]:
         """``slope``, one a channel, without decay."""
         channels = inputs[0][-1]

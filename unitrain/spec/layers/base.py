@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from unitrain.spec.base import Spec
-from unitrain.spec.initializers import Initializer, Ones, Zeros
+from unitrain.spec.initializers import Initializer, Ones, Orthogonal, Zeros
 
 Shape = tuple[int, ...]
 ValueType = Literal["float", "integer"]
@@ -40,6 +40,11 @@ class Parameter:
         False for running statistics.
     decay
         Whether weight decay applies by default: to kernels and tables, not to biases and norms.
+
+    Raises
+    ------
+    ShapeError
+        The initialiser cannot fill the shape.
     """
 
     shape: Shape
@@ -47,6 +52,10 @@ class Parameter:
     fans: tuple[int, int] = (1, 1)
     trainable: bool = True
     decay: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.initializer, Orthogonal) and len(self.shape) < 2:
+            raise ShapeError(f"has a parameter of shape {list(self.shape)}, and orthogonal needs two axes or more")
 
     @property
     def size(self) -> int:
@@ -80,11 +89,13 @@ def _as_pair(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-InputNames = Annotated[tuple[str, ...], BeforeValidator(_as_names, json_schema_input_type=str | list[str])]
+InputNames = Annotated[
+    tuple[str, ...], Field(min_length=1), BeforeValidator(_as_names, json_schema_input_type=str | list[str])
+]
 # One number for both axes, or [vertical, horizontal].
 Pair = Annotated[
     tuple[PositiveInt, PositiveInt],
-    BeforeValidator(_as_pair, json_schema_input_type=PositiveInt | list[PositiveInt]),
+    BeforeValidator(_as_pair, json_schema_input_type=PositiveInt | tuple[PositiveInt, PositiveInt]),
 ]
 
 

@@ -49,21 +49,23 @@ def _amounts(value: Any, axes: int) -> Any:
 
 
 Single = Annotated[
-    tuple[PositiveInt], BeforeValidator(_as_single, json_schema_input_type=PositiveInt | list[PositiveInt])
+    tuple[PositiveInt], BeforeValidator(_as_single, json_schema_input_type=PositiveInt | tuple[PositiveInt])
 ]
 SidePads = tuple[NonNegativeInt, NonNegativeInt]
 Padding1d = Annotated[
     PaddingName | tuple[SidePads],
     BeforeValidator(
         lambda value: _amounts(value, 1),
-        json_schema_input_type=PaddingName | NonNegativeInt | list[NonNegativeInt] | list[list[NonNegativeInt]],
+        json_schema_input_type=PaddingName | NonNegativeInt | SidePads | tuple[NonNegativeInt | SidePads],
     ),
 ]
 Padding2d = Annotated[
     PaddingName | tuple[SidePads, SidePads],
     BeforeValidator(
         lambda value: _amounts(value, 2),
-        json_schema_input_type=PaddingName | NonNegativeInt | list[NonNegativeInt] | list[list[NonNegativeInt]],
+        json_schema_input_type=PaddingName
+        | NonNegativeInt
+        | tuple[NonNegativeInt | SidePads, NonNegativeInt | SidePads],
     ),
 ]
 
@@ -218,7 +220,8 @@ class _SeparableConv(_Convolution):
 
     def parameters(self, *inputs: Shape) -> dict[str, Parameter]:
         """``depthwise_kernel`` ``(*kernel_size, channels, multiplier)``, ``pointwise_kernel``
-        ``(channels * multiplier, filters)`` and ``bias``."""
+        ``(channels * multiplier, filters)`` and ``bias``.
+        """
         channels = inputs[0][-1]
         area, middle = prod(self.kernel_size), channels * self.multiplier
         table = {

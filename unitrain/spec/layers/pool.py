@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from unitrain.spec.layers.base import LayerSpec, Pair, Shape, ShapeError, show_shape
 from unitrain.spec.layers.conv import Padding1d, Padding2d, Single, WindowedLayer
 
 
+def _stride_may_be_left_out(schema: dict[str, Any]) -> None:
+    schema["required"].remove("strides")
+
+
 class _Pool(WindowedLayer):
+    model_config = ConfigDict(json_schema_extra=_stride_may_be_left_out)
+
     @model_validator(mode="before")
     @classmethod
     def _stride_is_the_window(cls, data: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt
 
 from unitrain.spec.layers.base import LayerSpec, Pair, Shape, ShapeError, require_rank, show_shape
-from unitrain.spec.layers.conv import Single
+from unitrain.spec.layers.conv import SidePads, Single
 
 Kind = Literal["float", "integer", "any"]
 
@@ -74,9 +74,12 @@ class Padding(LayerSpec):
 
     type: Literal["padding"] = "padding"
     amounts: Annotated[
-        tuple[tuple[NonNegativeInt, NonNegativeInt], ...],
+        tuple[SidePads, ...],
         Field(min_length=1),
-        BeforeValidator(_as_amounts, json_schema_input_type=list[int | list[int]]),
+        BeforeValidator(
+            _as_amounts,
+            json_schema_input_type=Annotated[list[NonNegativeInt | SidePads], Field(min_length=1)],
+        ),
     ]
     mode: Literal["constant", "reflect", "edge"] = "constant"
     value: float = 0.0

@@ -30,7 +30,7 @@ def window_padding(
         return tuple((0, 0) for _ in sizes)
     if padding == "same":
         return tuple(map(same_padding, sizes, kernel, strides, dilation))
-    return padding  # type: ignore[return-value]  # mypy does not narrow a str out of a union by equality
+    return padding
 
 
 def window_outputs(

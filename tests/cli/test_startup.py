@@ -1,0 +1,104 @@
+"""What the process itself does: which modules it imports, how fast it answers, how it meets a closed pipe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAMEWORKS = {"torch", "tensorflow", "keras", "onnxruntime", "onnx", "matplotlib"}
+LIBRARIES = {"sklearn", "pyarrow", "scipy", "pandas"}
+
+_LIST_MODULES = """
+import sys
+from unitrain.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+print("MODULES", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def _modules(*arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _LIST_MODULES, *arguments],
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.rpartition("MODULES")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]], ids=" ".join)
+def test_overview_imports_next_to_nothing(arguments: list[str]) -> None:
+    heavy = FRAMEWORKS | LIBRARIES | {"numpy", "pydantic", "rich", "yaml"}
+    assert _modules(*arguments) & heavy == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "models/resnet20.yaml", "recipes/digits-cnn.yaml"],
+        ["summary", "models/cnn.yaml"],
+        ["schema", "recipe"],
+        ["fit", "--help"],
+        ["evaluate", "--help"],
+        ["predict", "--help"],
+        ["doctor", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_verbs_without_training_import_no_framework(arguments: list[str]) -> None:
+    assert _modules(*arguments) & (FRAMEWORKS | LIBRARIES) == set()
+
+
+def test_help_is_fast() -> None:
+    """0.3 s on a quiet machine; the best of several tries, in units of the machine's own speed when it is busy."""
+
+    def best(*arguments: str) -> float:
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], cwd=ROOT, env=_environment(), capture_output=True, check=True)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    # An import of the standard library that takes about 0.06 s on a quiet machine of 2020.
+    slowness = max(1.0, best("-c", "import asyncio, inspect, subprocess") / 0.1)
+    assert best("-m", "unitrain", "--help") < 0.3 * slowness
+
+
+def test_closed_pipe_is_quiet() -> None:
+    # A reader that goes away at once, and far more output than a pipe holds.
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unitrain", "schema", "recipe"],
+        cwd=ROOT,
+        env=_environment(),
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+    )
+    os.close(write_end)
+    os.close(read_end)
+    _, err = process.communicate(timeout=60)
+    assert err == b""
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unitrain", "nosuch"], cwd=ROOT, env=_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "unknown command 'nosuch'" in done.stderr

@@ -1,0 +1,266 @@
+"""The cases that hold all backends to one meaning: every layer with every value of its options.
+
+A case is one layer with its input shapes; `CASES` lists them. Inputs, weights and output gradients are drawn
+by the label of the case and are float32 numbers, so that runs in both precisions start from the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unitrain.graph.graph import Graph
+from unitrain.graph.resolve import resolve
+from unitrain.spec.layers import LAYER_TYPES, Embedding, LayerSpec
+from unitrain.spec.layers.base import ValueType
+from unitrain.spec.model import InputSpec, ModelSpec
+from unitrain.weights.random import stream
+
+Array = np.ndarray[Any, Any]
+Fields = dict[str, Any]
+Shape = tuple[int, ...]
+
+BATCH = 3
+
+ROW: Shape = (4,)
+SEQ: Shape = (5, 4)
+LONG: Shape = (7, 4)
+IMG: Shape = (5, 4, 2)
+WIDE: Shape = (7, 6, 4)
+TINY: Shape = (2, 3, 2)
+CUBE: Shape = (2, 3, 2, 4)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer, and the shapes of its inputs without the batch."""
+
+    label: str
+    layer: LayerSpec
+    input_shapes: tuple[Shape, ...]
+
+    @property
+    def dtype(self) -> ValueType:
+        """Kind of the inputs."""
+        return "integer" if self.layer.accepts == "integer" else "float"
+
+
+WINDOWS_1D: list[Fields] = [
+    {"kernel_size": 2},
+    {"kernel_size": 3, "padding": "same"},
+    {"kernel_size": 2, "padding": "same", "strides": 2},
+    {"kernel_size": 3, "padding": "same", "strides": 2},
+    {"kernel_size": 2, "padding": "same", "strides": 1, "dilation": 3},
+    {"kernel_size": 2, "padding": [1, 0], "strides": 1, "dilation": 2},
+    {"kernel_size": 2, "padding": [0, 1], "strides": 2, "dilation": 2},
+    {"kernel_size": 2, "padding": "same", "strides": 2, "dilation": 2},
+    {"kernel_size": 3, "padding": 1, "strides": 1},
+    {"kernel_size": 1, "strides": 3},
+    {"kernel_size": 4, "padding": "same", "strides": 3},
+    {"kernel_size": 1, "padding": "same", "strides": 2},
+]
+WINDOWS_2D: list[Fields] = [
+    {"kernel_size": 2},
+    {"kernel_size": [3, 2], "padding": "same"},
+    {"kernel_size": 2, "padding": "same", "strides": 2},
+    {"kernel_size": 3, "padding": "same", "strides": 2},
+    {"kernel_size": [1, 2], "strides": [2, 1]},
+    {"kernel_size": 2, "padding": [[1, 0], [0, 1]], "dilation": [2, 1], "strides": 1},
+    {"kernel_size": 2, "padding": 1, "strides": [3, 2]},
+    {"kernel_size": [2, 3], "padding": [[0, 1], [1, 1]], "strides": [1, 2]},
+    {"kernel_size": 2, "padding": "same", "strides": 1, "dilation": 2},
+    {"kernel_size": 2, "strides": 2, "dilation": 2},
+    {"kernel_size": [3, 2], "padding": "same", "strides": [2, 1], "dilation": [1, 2]},
+    {"kernel_size": 1, "padding": "same", "strides": [2, 3]},
+    {"kernel_size": [1, 2], "strides": [3, 1], "dilation": [1, 2]},
+]
+Option = tuple[Fields, list[Shape]]
+RANKS: list[Option] = [({}, [(), ()]), ({}, [ROW, ROW, ROW]), ({}, [CUBE, (1, 3, 1, 4)])]
+OPTIONS: dict[str, list[Option]] = {
+    "dense": [
+        ({"units": 3}, [ROW]),
+        ({"units": 2, "use_bias": False}, [SEQ]),
+        ({"units": 5}, [TINY]),
+        ({"units": 2}, [CUBE]),
+    ],
+    "conv1d": [
+        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D),
+        ({"filters": 4, "kernel_size": 2, "groups": 2, "use_bias": False}, [SEQ]),
+        ({"filters": 4, "kernel_size": 3, "groups": 4, "strides": 2, "padding": "same"}, [LONG]),
+    ],
+    "conv2d": [
+        *(({"filters": 3, **window}, [IMG]) for window in WINDOWS_2D),
+        ({"filters": 2, "kernel_size": 1}, [IMG]),
+        ({"filters": 4, "kernel_size": 2, "groups": 2, "strides": 2, "padding": 1}, [IMG]),
+        ({"filters": 4, "kernel_size": 2, "groups": 4, "use_bias": False}, [(3, 3, 4)]),
+        ({"filters": 8, "kernel_size": 3, "groups": 2, "dilation": 2, "padding": "same"}, [WIDE]),
+    ],
+    "depthwise_conv1d": [
+        *(({**window, "multiplier": 2}, [SEQ]) for window in WINDOWS_1D),
+        ({"kernel_size": 3, "use_bias": False}, [LONG]),
+    ],
+    "depthwise_conv2d": [
+        *((window, [IMG]) for window in WINDOWS_2D),
+        ({"kernel_size": 2, "multiplier": 2, "use_bias": False}, [IMG]),
+        ({"kernel_size": [3, 2], "multiplier": 3, "padding": "same", "strides": [1, 2]}, [IMG]),
+    ],
+    "separable_conv1d": [
+        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D),
+        ({"filters": 3, "kernel_size": 2, "multiplier": 2, "use_bias": False}, [SEQ]),
+    ],
+    "separable_conv2d": [
+        *(({"filters": 3, **window}, [IMG]) for window in WINDOWS_2D),
+        ({"filters": 2, "kernel_size": 2, "multiplier": 2, "use_bias": False}, [IMG]),
+    ],
+    "conv_transpose1d": [
+        *(
+            ({"filters": 2, "kernel_size": kernel, "strides": stride, "padding": padding}, [(3, 3)])
+            for kernel, stride in ((3, 1), (2, 2), (2, 3), (4, 2), (3, 2))
+            for padding in ("valid", "same")
+        ),
+        ({"filters": 3, "kernel_size": 2, "use_bias": False}, [SEQ]),
+    ],
+    "conv_transpose2d": [
+        *(
+            ({"filters": 3, "kernel_size": kernel, "strides": stride, "padding": padding}, [TINY])
+            for kernel, stride in ((3, 2), (2, 1), ([1, 3], [2, 1]), ([4, 2], [2, 3]))
+            for padding in ("valid", "same")
+        ),
+        ({"filters": 2, "kernel_size": 2, "use_bias": False}, [TINY]),
+    ],
+    "max_pool1d": [(window, [SEQ]) for window in WINDOWS_1D],
+    "max_pool2d": [(window, [IMG]) for window in WINDOWS_2D],
+    "average_pool1d": [(window, [SEQ]) for window in WINDOWS_1D],
+    "average_pool2d": [(window, [IMG]) for window in WINDOWS_2D],
+    "global_average_pool": [({}, [SEQ]), ({"keep_axes": True}, [IMG]), ({}, [CUBE])],
+    "global_max_pool": [({}, [SEQ]), ({"keep_axes": True}, [IMG]), ({}, [CUBE])],
+    "batch_norm": [
+        ({}, [ROW]),
+        ({"epsilon": 0.1, "momentum": 0.5}, [IMG]),
+        ({"use_scale": False}, [SEQ]),
+        ({"use_bias": False}, [SEQ]),
+        ({"use_bias": False, "use_scale": False, "momentum": 0.0}, [CUBE]),
+    ],
+    "layer_norm": [
+        ({}, [ROW]),
+        ({"axes": 2, "epsilon": 0.1}, [IMG]),
+        ({"use_scale": False}, [SEQ]),
+        ({"use_bias": False, "axes": 3}, [IMG]),
+        ({"use_scale": False, "use_bias": False, "axes": 2}, [SEQ]),
+    ],
+    "group_norm": [
+        ({"groups": 2}, [ROW]),
+        ({"groups": 1, "epsilon": 0.1}, [IMG]),
+        ({"groups": 2, "use_scale": False, "use_bias": False}, [SEQ]),
+        ({"groups": 2}, [WIDE]),
+    ],
+    "rms_norm": [({}, [ROW]), ({"epsilon": 0.1, "use_scale": False}, [IMG]), ({}, [SEQ])],
+    "dropout": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [(5,)])],
+    "embedding": [({"vocabulary": 5, "width": 2}, [(4,)]), ({"vocabulary": 3, "width": 4}, [()])],
+    "leaky_relu": [({}, [SEQ]), ({"slope": 0.5}, [SEQ]), ({"slope": 0.0}, [ROW])],
+    "prelu": [({}, [ROW]), ({}, [SEQ]), ({}, [IMG]), ({}, [CUBE])],
+    "elu": [({}, [SEQ]), ({"alpha": 0.5}, [SEQ])],
+    "gelu": [({}, [SEQ]), ({"approximate": "tanh"}, [SEQ])],
+    "softmax": [({}, [ROW]), ({"axis": 0}, [IMG]), ({"axis": -2}, [IMG]), ({"axis": 2}, [IMG]), ({}, [CUBE])],
+    "reshape": [({"shape": [2, -1]}, [IMG]), ({"shape": [5, 8]}, [IMG]), ({"shape": [2, 2, 1]}, [ROW])],
+    "permute": [({"axes": [2, 0, 1]}, [IMG]), ({"axes": [1, 0]}, [SEQ]), ({"axes": [3, 1, 0, 2]}, [CUBE])],
+    "padding": [
+        *(
+            ({"amounts": amounts, "mode": mode, "value": 2.0}, [IMG])
+            for amounts in ([[1, 2], [0, 3]], [2], [[0, 0], 1, [1, 0]])
+            for mode in ("constant", "reflect", "edge")
+        ),
+        ({"amounts": [1, 1]}, [IMG]),
+        ({"amounts": [[2, 1]], "value": -1.5}, [SEQ]),
+        ({"amounts": [[4, 2]], "mode": "reflect"}, [SEQ]),
+        ({"amounts": [[9, 8]], "mode": "edge"}, [ROW]),
+        ({"amounts": [[0, 1], [1, 0], [1, 1], [0, 3]], "mode": "edge"}, [CUBE]),
+    ],
+    "upsample1d": [({}, [SEQ]), ({"factor": 3}, [SEQ]), ({"factor": 1}, [(4, 3)])],
+    "upsample2d": [
+        ({"factor": factor, "interpolation": interpolation}, [IMG])
+        for factor in (1, 2, 3, [3, 1], [1, 4], [2, 3])
+        for interpolation in ("nearest", "bilinear")
+    ],
+    "add": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 1, 2), (5, 1, 1)]), ({}, [(1, 4), (5, 1)]), *RANKS],
+    "multiply": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 4, 1), (1, 1, 2)]), ({}, [(1, 4), (5, 1)]), *RANKS],
+    "concatenate": [
+        ({}, [SEQ, (5, 2)]),
+        ({"axis": 0}, [SEQ, (2, 4), SEQ]),
+        ({"axis": -2}, [IMG, (5, 1, 2)]),
+        ({"axis": 2}, [IMG, (5, 4, 3), IMG]),
+        ({}, [ROW, (3,)]),
+        ({"axis": 3}, [CUBE, (2, 3, 2, 1)]),
+        ({"axis": -3}, [IMG, (1, 4, 2)]),
+    ],
+}
+for kind in ("relu", "relu6", "selu", "silu", "sigmoid", "hard_sigmoid", "hard_swish", "tanh", "softplus", "flatten"):
+    OPTIONS[kind] = [({}, [shape]) for shape in ((), ROW, SEQ, IMG, CUBE)]
+
+
+def _case(kind: str, fields: Fields, shapes: Sequence[Shape]) -> Case:
+    sizes = "+".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
+    given = "".join(f" {name}={value}".replace(", ", ",") for name, value in fields.items())
+    return Case(f"{kind}{given} on {sizes}", LAYER_TYPES[kind].model_validate(fields), tuple(shapes))
+
+
+CASES = [_case(kind, fields, shapes) for kind, options in OPTIONS.items() for fields, shapes in options]
+
+
+def case_inputs(case: Case, name: str = "y") -> dict[str, Array]:
+    """Draw a batch for each input of the layer ``name``, float32 over the range where activations bend, or indices."""
+    inputs: dict[str, Array] = {}
+    for position, shape in enumerate(case.input_shapes):
+        generator = stream(0, "conformance", case.label, "input", position)
+        size = (BATCH, *shape)
+        inputs[input_name(name, position)] = (
+            generator.integers(0, case.layer.vocabulary, size, np.int32)
+            if isinstance(case.layer, Embedding)
+            else (2.0 * generator.normal(size=size)).astype(np.float32)
+        )
+    return inputs
+
+
+def case_weights(case: Case, name: str = "y") -> dict[str, Array]:
+    """Draw the parameters of the layer ``name``: positive (variances too), none of them 0 or 1, float32."""
+    return {
+        f"{name}.{local}": stream(0, "conformance", case.label, "weight", local)
+        .uniform(0.5, 1.5, parameter.shape)
+        .astype(np.float32)
+        for local, parameter in case.layer.parameters(*case.input_shapes).items()
+    }
+
+
+def case_output_gradient(case: Case) -> Array:
+    """Draw a gradient by the output, float32."""
+    shape = case.layer.output_shape(*case.input_shapes)
+    return stream(0, "conformance", case.label, "gradient").normal(size=(BATCH, *shape)).astype(np.float32)
+
+
+def case_graph(case: Case) -> Graph:
+    """Resolve a model of this layer alone, called ``y``."""
+    return suite_graph({"y": case})
+
+
+def suite_graph(cases: Mapping[str, Case]) -> Graph:
+    """Resolve one model with a branch for each case, whose layer has the case's key for its name.
+
+    Many small branches in one model are traced once, where many small models would be traced one by one.
+    """
+    inputs: dict[str, Any] = {}
+    layers = []
+    for name, case in cases.items():
+        names = tuple(input_name(name, position) for position in range(len(case.input_shapes)))
+        inputs |= {
+            key: InputSpec(shape=shape, dtype=case.dtype) for key, shape in zip(names, case.input_shapes, strict=True)
+        }
+        layers.append(case.layer.model_copy(update={"name": name, "inputs": names}))
+    return resolve(ModelSpec(inputs=inputs, layers=tuple(layers), outputs=tuple(cases)))
+
+
+def input_name(layer: str, position: int) -> str:
+    """Return the name of an input of a case's layer."""
+    return f"{layer}_x{position}"

@@ -1,0 +1,369 @@
+"""Metrics against scikit-learn on made-up data with ties and sample weights, and streaming against whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, softmax
+from sklearn import metrics as sklearn
+
+from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.backends.torch.namespace import TorchNamespace
+from unitrain.spec import metrics as specs
+from unitrain.spec.base import Spec
+from unitrain.spec.errors import InputError
+from unitrain.spec.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
+from unitrain.spec.recipe import OutputLoss
+from unitrain.train.binding import bind_metrics, metric_labels
+from unitrain.train.metrics import make_metric
+
+Array = npt.NDArray[Any]
+Sample = tuple[Array, Array, Array | None]
+
+NUMPY = NumpyNamespace()
+quick = settings(max_examples=60, deadline=None)
+
+
+@st.composite
+def classified(draw: st.DrawFn, low: int = 2, high: int = 5) -> Sample:
+    """Logits ``[batch, class]`` with many ties, class numbers (some classes may be missing), sample weights."""
+    classes, count = draw(st.integers(low, high)), draw(st.integers(1, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    present = draw(st.integers(1, classes))
+    logits = rng.integers(-3, 4, (count, classes)) / 2.0
+    weight = rng.integers(1, 5, count) / 2.0 if draw(st.booleans()) else None
+    return logits, rng.integers(0, present, count).astype(np.int32), weight
+
+
+@st.composite
+def measured(draw: st.DrawFn, width: int = 3) -> Sample:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    count = draw(st.integers(2, 30))
+    weight = rng.uniform(0.1, 2.0, count) if draw(st.booleans()) else None
+    return rng.normal(size=(count, width)), rng.normal(size=(count, width)), weight
+
+
+def measure(spec: specs.Metric, sample: Sample, ignore_index: int | None = None) -> Any:
+    return make_metric(spec, ignore_index).evaluate(*sample)
+
+
+@quick
+@given(sample=classified())
+def test_accuracy_and_confusion(sample: Sample) -> None:
+    logits, target, weight = sample
+    chosen = logits.argmax(axis=1)
+    expected = sklearn.accuracy_score(target, chosen, sample_weight=weight)
+    assert measure(specs.Accuracy(), sample) == pytest.approx(expected)
+    matrix = sklearn.confusion_matrix(target, chosen, labels=range(logits.shape[1]), sample_weight=weight)
+    np.testing.assert_allclose(measure(specs.ConfusionMatrix(), sample), matrix)
+
+
+@quick
+@given(sample=classified())
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_balanced_accuracy(sample: Sample) -> None:
+    logits, target, weight = sample
+    expected = sklearn.balanced_accuracy_score(target, logits.argmax(axis=1), sample_weight=weight)
+    assert measure(specs.BalancedAccuracy(), sample) == pytest.approx(expected)
+
+
+@quick
+@given(sample=classified(low=3), k=st.integers(1, 6))
+def test_top_k_counts_the_first_of_equal_logits(sample: Sample, k: int) -> None:
+    """Of equal logits the classes with the smaller number win: the order of a stable sort."""
+    logits, target, weight = sample
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    expected = np.average((order == target[:, None]).any(axis=1), weights=weight)
+    assert measure(specs.TopK(k=k), sample) == pytest.approx(expected)
+    if k == 1:
+        assert measure(specs.Accuracy(), sample) == measure(specs.TopK(k=1), sample)
+
+
+@quick
+@given(sample=classified(low=3), k=st.integers(1, 2))
+def test_top_k_without_ties_is_sklearn(sample: Sample, k: int) -> None:
+    logits, target, weight = sample
+    apart = logits + 1e-3 * np.arange(logits.shape[1])
+    expected = sklearn.top_k_accuracy_score(target, apart, k=k, labels=range(logits.shape[1]), sample_weight=weight)
+    assert measure(specs.TopK(k=k), (apart, target, weight)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+@quick
+@given(sample=classified())
+def test_precision_recall_f1_over_all_classes(average: specs.Average, sample: Sample) -> None:
+    """All classes count in ``macro``, also those that never occur: with 0."""
+    logits, target, weight = sample
+    expected = sklearn.precision_recall_fscore_support(
+        target,
+        logits.argmax(axis=1),
+        labels=range(logits.shape[1]),
+        average=average,
+        sample_weight=weight,
+        zero_division=0.0,
+    )[:3]
+    found = [measure(kind(average=average), sample) for kind in (specs.Precision, specs.Recall, specs.F1)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@quick
+@given(sample=classified(low=2, high=2))
+def test_precision_recall_f1_of_class_one(sample: Sample) -> None:
+    logits, target, weight = sample
+    expected = sklearn.precision_recall_fscore_support(
+        target, logits.argmax(axis=1), pos_label=1, average="binary", sample_weight=weight, zero_division=0.0
+    )[:3]
+    one_logit = (logits[:, 1:] - logits[:, :1], target, weight)
+    for kind, value in zip((specs.Precision, specs.Recall, specs.F1), expected, strict=True):
+        assert measure(kind(), sample) == pytest.approx(value)
+        assert measure(kind(average="binary"), sample) == pytest.approx(value)
+        assert measure(kind(), one_logit) == pytest.approx(value)
+
+
+def test_three_classes_are_averaged_macro_unless_told() -> None:
+    sample = (np.eye(3)[[0, 1, 2, 1, 0]], np.array([0, 1, 1, 2, 0]), None)
+    for kind in (specs.Precision, specs.Recall, specs.F1):
+        assert measure(kind(), sample) == measure(kind(average="macro"), sample)
+        assert measure(kind(), sample) != measure(kind(average="micro"), sample)
+
+
+@quick
+@given(sample=classified(low=2, high=2))
+def test_auc_of_two_classes(sample: Sample) -> None:
+    logits, target, weight = sample
+    assume(len(set(target.tolist())) == 2)
+    expected = sklearn.roc_auc_score(target, logits[:, 1] - logits[:, 0], sample_weight=weight)
+    assert measure(specs.Auc(), sample) == pytest.approx(expected)
+    for one in (logits[:, 1:] - logits[:, :1], logits[:, 1] - logits[:, 0]):
+        assert measure(specs.Auc(), (one, target, weight)) == pytest.approx(expected)
+
+
+@quick
+@given(sample=classified(low=3, high=5))
+def test_auc_one_against_the_rest(sample: Sample) -> None:
+    logits, target, weight = sample
+    classes = logits.shape[1]
+    probabilities = softmax(logits, axis=1)
+    present = sorted(set(target.tolist()))
+    assume(len(present) > 1)
+    areas = [sklearn.roc_auc_score(target == k, probabilities[:, k], sample_weight=weight) for k in present]
+    assert measure(specs.Auc(), sample) == pytest.approx(np.mean(areas))
+    if len(present) == classes and weight is None:
+        assert measure(specs.Auc(), sample) == pytest.approx(
+            sklearn.roc_auc_score(target, probabilities, multi_class="ovr", average="macro")
+        )
+
+
+def test_auc_counts_pairs() -> None:
+    scores, target = np.array([0.1, 0.4, 0.4, 0.8, 0.4]), np.array([0, 0, 1, 1, 1])
+    pairs = [(p > n) + 0.5 * (p == n) for p in scores[target == 1] for n in scores[target == 0]]
+    assert measure(specs.Auc(), (scores[:, None], target, None)) == pytest.approx(np.mean(pairs), rel=1e-15)
+    assert math.isnan(measure(specs.Auc(), (scores[:, None], np.ones(5, np.int32), None)))
+    # Logits so far apart that their sigmoids are all 1 in float64.
+    assert measure(specs.Auc(), (np.array([[100.0], [200.0]]), np.array([0, 1]), None)) == 1.0
+
+
+@quick
+@given(sample=measured())
+def test_regression(sample: Sample) -> None:
+    prediction, target, weight = sample
+    mse = sklearn.mean_squared_error(target, prediction, sample_weight=weight)
+    assert measure(specs.Mse(), sample) == pytest.approx(mse)
+    assert measure(specs.Rmse(), sample) == pytest.approx(math.sqrt(mse))
+    mae = sklearn.mean_absolute_error(target, prediction, sample_weight=weight)
+    assert measure(specs.Mae(), sample) == pytest.approx(mae)
+    assert measure(specs.R2(), sample) == pytest.approx(sklearn.r2_score(target, prediction, sample_weight=weight))
+
+
+def test_regression_of_one_target_does_not_spread() -> None:
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=(9, 1)), rng.normal(size=9)
+    for spec, expected in (
+        (specs.Mse(), sklearn.mean_squared_error(target, prediction[:, 0])),
+        (specs.Rmse(), sklearn.root_mean_squared_error(target, prediction[:, 0])),
+        (specs.Mae(), sklearn.mean_absolute_error(target, prediction[:, 0])),
+        (specs.R2(), sklearn.r2_score(target, prediction[:, 0])),
+    ):
+        assert measure(spec, (prediction, target, None)) == pytest.approx(expected)
+
+
+@quick
+@given(sample=classified())
+def test_perplexity_is_exp_of_log_loss(sample: Sample) -> None:
+    logits, target, weight = sample
+    expected = math.exp(
+        sklearn.log_loss(target, softmax(logits, axis=1), labels=range(logits.shape[1]), sample_weight=weight)
+    )
+    assert measure(specs.Perplexity(), sample) == pytest.approx(expected)
+
+
+def test_perplexity_beyond_all_bounds() -> None:
+    assert measure(specs.Perplexity(), (np.array([[0.0, 5000.0]]), np.array([0]), None)) == math.inf
+    assert math.isnan(measure(specs.Perplexity(), (np.array([[math.nan, 0.0]]), np.array([0]), None)))
+
+
+def test_no_hit_where_a_logit_is_not_a_number() -> None:
+    logits = np.full((4, 5), math.nan)
+    for k in (2, 4):
+        assert measure(specs.TopK(k=k), (logits, np.array([0, 1, 2, 3], np.int32), None)) == 0.0
+
+
+@quick
+@given(sample=classified(low=2, high=2))
+def test_one_logit_is_a_binary_choice(sample: Sample) -> None:
+    logits, target, weight = sample
+    x = logits[:, 1] - logits[:, 0]
+    expected = sklearn.accuracy_score(target, expit(x) > 0.5, sample_weight=weight)
+    for prediction, wanted in ((x[:, None], target), (x[:, None], target[:, None]), (x, target), (x, target * 1.0)):
+        assert measure(specs.Accuracy(), (prediction, wanted, weight)) == pytest.approx(expected)
+        matrix = sklearn.confusion_matrix(target, x > 0, labels=[0, 1], sample_weight=weight)
+        np.testing.assert_allclose(measure(specs.ConfusionMatrix(), (prediction, wanted, weight)), matrix)
+
+
+STREAMS: list[specs.Metric] = [
+    specs.Accuracy(),
+    specs.TopK(k=2),
+    specs.Perplexity(),
+    specs.Mse(),
+    specs.Rmse(),
+    specs.Mae(),
+]
+COUNTED: list[specs.Metric] = [
+    specs.BalancedAccuracy(),
+    specs.Precision(average="micro"),
+    specs.Recall(),
+    specs.F1(average="weighted"),
+    specs.ConfusionMatrix(),
+    specs.Auc(),
+]
+
+
+@pytest.mark.parametrize("spec", [*STREAMS[:3], *COUNTED], ids=lambda spec: spec.type)
+@pytest.mark.parametrize("ignored", [2, -100])
+def test_ignored_elements_are_as_if_they_were_not_there(spec: specs.Metric, ignored: int) -> None:
+    """Segmentation: logits ``[batch, place, class]``, class numbers ``[batch, place]``."""
+    rng = np.random.default_rng(1)
+    logits, target = rng.normal(size=(6, 10, 4)), rng.integers(0, 4, (6, 10)).astype(np.int32)
+    weight = rng.uniform(0.5, 2.0, 6)
+    target[rng.random(target.shape) < 0.3] = ignored
+    kept = target != ignored
+    flat = (logits[kept], target[kept], np.broadcast_to(weight[:, None], target.shape)[kept])
+    np.testing.assert_allclose(measure(spec, (logits, target, weight), ignored), measure(spec, flat), rtol=1e-12)
+    everything = np.full_like(target, ignored)
+    if not isinstance(spec, specs.ConfusionMatrix | specs.Precision | specs.Recall | specs.F1):
+        assert math.isnan(measure(spec, (logits, everything, weight), ignored))
+
+
+def _columns() -> list[tuple[str, Any, Callable[[Array], Any]]]:
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow is optional")
+    from unitrain.backends.keras.namespace import TensorFlowNamespace
+
+    return [
+        ("numpy", NUMPY, np.asarray),
+        ("torch", TorchNamespace(), torch.tensor),
+        ("tensorflow", TensorFlowNamespace(), tf.constant),
+    ]
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize(
+    ("spec", "one_logit"),
+    [
+        *((spec, False) for spec in STREAMS),
+        *((spec, True) for spec in STREAMS if spec.type not in ("top_k", "perplexity")),
+    ],
+    ids=lambda value: value.type if isinstance(value, Spec) else "one_logit" * value,
+)
+def test_sums_over_batches_are_the_whole(spec: specs.Metric, one_logit: bool, weighted: bool) -> None:
+    """In float32, on every framework, with a short last batch."""
+    rng = np.random.default_rng(2)
+    numeric = isinstance(spec, specs.Mse | specs.Rmse | specs.Mae)
+    shape = (50, 1) if one_logit else (50, 4)
+    prediction = (rng.integers(-4, 5, shape) / 4.0).astype(np.float32)
+    target = rng.integers(0, 2 if one_logit else 4, shape if numeric else 50).astype(
+        np.float32 if numeric else np.int32
+    )
+    weight = rng.uniform(0.5, 2.0, 50).astype(np.float32) if weighted else None
+    ignored = None if numeric or one_logit else 3
+    metric = make_metric(spec, ignored)
+    assert metric.streams
+    whole = metric.evaluate(
+        prediction.astype(np.float64), target, None if weight is None else weight.astype(np.float64)
+    )
+    for name, xp, convert in _columns():
+        sums = np.zeros(2)
+        for start in range(0, 50, 16):
+            part = slice(start, start + 16)
+            given_weight = None if weight is None else convert(weight[part])
+            terms = metric.terms(xp, convert(prediction[part]), convert(target[part]), given_weight)
+            assert all("float32" in str(term.dtype) for term in terms), name
+            sums += [float(term) for term in terms]
+        assert metric.finish(sums[0] / sums[1]) == pytest.approx(whole, rel=1e-6), name
+
+
+@pytest.mark.parametrize("spec", [*STREAMS, *COUNTED, specs.R2()], ids=lambda spec: spec.type)
+def test_shapes_that_do_not_fit_raise(spec: specs.Metric) -> None:
+    for target in (np.zeros(8, np.int32), np.zeros((4, 2), np.int32), np.zeros((3, 3), np.int32)):
+        with pytest.raises(ValueError, match="do not fit"):
+            measure(spec, (np.zeros((4, 3)), target, None))
+
+
+def test_only_ratios_of_sums_stream() -> None:
+    for spec in [*COUNTED, specs.R2()]:
+        metric = make_metric(spec)
+        assert not metric.streams
+        with pytest.raises(TypeError):
+            metric.finish(1.0)
+
+
+def test_what_is_better() -> None:
+    lower = {specs.Mse, specs.Rmse, specs.Mae, specs.Perplexity}
+    for spec in [*STREAMS, *COUNTED, specs.R2()]:
+        assert make_metric(spec).higher_is_better is (type(spec) not in lower)
+
+
+def test_labels_tell_metrics_apart() -> None:
+    several = (specs.TopK(k=3), specs.F1(), specs.F1(average="weighted"), specs.Precision(average="macro"))
+    assert metric_labels(several, ["y"]) == ["top_3", "f1", "f1_weighted", "precision_macro"]
+    named = (specs.Accuracy(output="a"), specs.Accuracy(output="b"))
+    assert metric_labels(named, ["a", "b"]) == ["a/accuracy", "b/accuracy"]
+    with pytest.raises(InputError) as caught:
+        metric_labels((specs.Mse(), specs.TopK(), specs.TopK(k=5)), ["y"])
+    assert caught.value.problems[0].field == ("metrics", 2)
+    assert caught.value.problems[0].found == "top_5"
+
+
+def test_an_output_must_be_named_and_known() -> None:
+    with pytest.raises(InputError, match="must name its output"):
+        metric_labels((specs.Accuracy(),), ["digit", "colour"])
+    with pytest.raises(InputError) as caught:
+        metric_labels((specs.Accuracy(output="color"),), ["digit", "colour"])
+    problem = caught.value.problems[0]
+    assert problem.field == ("metrics", 0, "output")
+    assert problem.hint == "did you mean 'colour'?"
+
+
+def test_bound_metrics_ignore_what_the_loss_of_their_output_ignores() -> None:
+    trained = {
+        "map": OutputLoss(loss=CrossEntropy(ignore_index=255)),
+        "sick": OutputLoss(loss=BinaryCrossEntropy()),
+        "age": OutputLoss(loss=MeanSquaredError()),
+    }
+    chosen = (specs.Accuracy(output="map"), specs.Auc(output="sick"), specs.Mae(output="age"))
+    bound = bind_metrics(chosen, trained)
+    assert [(item.label, item.output) for item in bound] == [
+        ("map/accuracy", "map"),
+        ("sick/auc", "sick"),
+        ("age/mae", "age"),
+    ]
+    logits, target = np.eye(3)[[0, 1, 2]], np.array([0, 0, 255], np.int32)
+    assert bound[0].metric.evaluate(logits, target, None) == 0.5

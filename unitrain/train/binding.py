@@ -1,0 +1,69 @@
+"""Ties the metrics of a recipe to the outputs they measure, and names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unitrain.spec import metrics as specs
+from unitrain.spec.errors import InputError, unknown_name
+from unitrain.spec.recipe import OutputLoss
+from unitrain.train.metrics import make_metric
+
+
+@dataclass(frozen=True)
+class BoundMetric:
+    """A metric, the output it measures, and what it is called."""
+
+    label: str
+    output: str
+    metric: Any
+
+
+def metric_labels(metrics: Sequence[specs.Metric], outputs: Sequence[str]) -> list[str]:
+    """Return what the metrics of a recipe are called: ``f1``, ``top_5``, ``precision_macro``, ``output/accuracy``.
+
+    Raises
+    ------
+    InputError
+        A metric names an output that is not there, or stands twice.
+    """
+    labels: list[str] = []
+    for index, metric in enumerate(metrics):
+        label = _label(metric, _output(metric, index, outputs), outputs)
+        if label in labels:
+            raise InputError("the metric stands twice", field=("metrics", index), found=label)
+        labels.append(label)
+    return labels
+
+
+def bind_metrics(metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLoss]) -> tuple[BoundMetric, ...]:
+    """Build the metrics of a recipe for its trained outputs."""
+    outputs = list(trained)
+    bound = []
+    for index, (spec, label) in enumerate(zip(metrics, metric_labels(metrics, outputs), strict=True)):
+        output = _output(spec, index, outputs)
+        ignored = getattr(trained[output].loss, "ignore_index", None)
+        bound.append(BoundMetric(label, output, make_metric(spec, ignored)))
+    return tuple(bound)
+
+
+def _output(metric: specs.Metric, index: int, outputs: Sequence[str]) -> str:
+    if metric.output is None:
+        if len(outputs) > 1:
+            raise InputError(
+                "a metric must name its output when several are trained",
+                field=("metrics", index),
+                allowed=", ".join(outputs),
+            )
+        return outputs[0]
+    if metric.output not in outputs:
+        raise unknown_name("output", metric.output, outputs, ("metrics", index, "output"))
+    return metric.output
+
+
+def _label(metric: specs.Metric, output: str, outputs: Sequence[str]) -> str:
+    average = getattr(metric, "average", None)
+    name = f"top_{metric.k}" if isinstance(metric, specs.TopK) else metric.type + (f"_{average}" if average else "")
+    return name if len(outputs) == 1 else f"{output}/{name}"
