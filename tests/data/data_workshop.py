@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.data.prepared import Prepared
 from unitrain.data.load import prepare
+from unitrain.data.prepared import Prepared
 from unitrain.spec.data import DataSpec
 
 

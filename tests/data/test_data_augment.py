@@ -25,9 +25,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_flip_is_the_mirror_image() -> None:
     batch = images()
     np.testing.assert_array_equal(flip(batch, rng(), probability=1.0), batch[:, :, ::-1])
-    np.testing.assert_array_equal(
-        flip(batch, rng(), horizontal=False, vertical=True, probability=1.0), batch[:, ::-1]
-    )
+    np.testing.assert_array_equal(flip(batch, rng(), horizontal=False, vertical=True, probability=1.0), batch[:, ::-1])
     np.testing.assert_array_equal(flip(batch, rng(), probability=0.0), batch)
     half = flip(images(400), rng())
     mirrored = (half == images(400)[:, :, ::-1]).all(axis=(1, 2, 3))

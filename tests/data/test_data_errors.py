@@ -145,9 +145,7 @@ def test_roles_that_contradict_the_columns(workshop: Any) -> None:
         "age, city",
         inputs={"p": Input((1,)), "q": Input((1,))},
     )
-    fails(
-        workshop, {"source": CSV}, "a.csv:2: target 'y': regression needs numbers", "'k'", task="regression"
-    )
+    fails(workshop, {"source": CSV}, "a.csv:2: target 'y': regression needs numbers", "'k'", task="regression")
 
 
 def test_outputs_without_targets(workshop: Any) -> None:
@@ -412,9 +410,7 @@ def test_nothing_heavy_is_imported_by_the_specs() -> None:
         "print([module for module in heavy if module in sys.modules])"
     )
     root = Path(__file__).parents[2]
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert result.stdout.strip() == "[]"
 
 

@@ -50,9 +50,7 @@ def test_one_hot_equals_scikit_learn(workshop: Any) -> None:
     encoder = OneHotEncoder(sparse_output=False).fit(columns["cities"][:, None])
     expected = encoder.transform(columns["cities"][:, None])
     np.testing.assert_array_equal(prepared.train.inputs["x"][:, 1:], expected)
-    np.testing.assert_array_equal(
-        prepared.test.inputs["x"][:, 1:], encoder.transform(np.array([["Oslo"], ["Rome"]]))
-    )
+    np.testing.assert_array_equal(prepared.test.inputs["x"][:, 1:], encoder.transform(np.array([["Oslo"], ["Rome"]])))
     assert prepared.classes == {"y": ("no", "yes")}
     assert prepared.train.targets["y"].tolist() == [0, 1] * 25
 
@@ -86,9 +84,7 @@ def test_filling_equals_scikit_learn(workshop: Any, strategy: str) -> None:
     spec = {"source": TABLE, "split": NO_VALIDATION, "missing": missing, "numeric": "none"}
     prepared = workshop.prepare(spec, 4)
     imputer = SimpleImputer(strategy=strategy).fit(values[:, None])
-    np.testing.assert_allclose(
-        prepared.train.inputs["x"][:, 0], imputer.transform(values[:, None])[:, 0], rtol=1e-6
-    )
+    np.testing.assert_allclose(prepared.train.inputs["x"][:, 0], imputer.transform(values[:, None])[:, 0], rtol=1e-6)
     assert prepared.test.inputs["x"][0, 0] == pytest.approx(imputer.statistics_[0])
     filled = np.array([word or "v" for word in words], dtype=object)[:, None]
     np.testing.assert_array_equal(
@@ -98,9 +94,7 @@ def test_filling_equals_scikit_learn(workshop: Any, strategy: str) -> None:
 
 
 def test_constants_and_dropped_rows(workshop: Any) -> None:
-    workshop.table(
-        "train.csv", {"a": [1, None, 3, 4], "b": ["u", "v", None, "u"], "y": ["k", "m", "m", None]}
-    )
+    workshop.table("train.csv", {"a": [1, None, 3, 4], "b": ["u", "v", None, "u"], "y": ["k", "m", "m", None]})
     workshop.table("test.csv", {"a": [None, 5], "b": ["u", None], "y": "km"})
     base = {"source": TABLE, "split": NO_VALIDATION, "numeric": "none"}
     fill = {"numeric": "constant", "numeric_value": -1, "category": "constant", "target": "drop_row"}
@@ -197,9 +191,7 @@ def test_regression_targets_are_standardised_and_scaled_back(workshop: Any) -> N
         prepared.preprocessing.invert("y", prepared.test.targets["y"]), plain.test.targets["y"], rtol=1e-5
     )
     column = prepared.test.targets["y"][:, None]
-    np.testing.assert_allclose(
-        prepared.preprocessing.invert("y", column), plain.test.targets["y"][:, None], rtol=1e-5
-    )
+    np.testing.assert_allclose(prepared.preprocessing.invert("y", column), plain.test.targets["y"][:, None], rtol=1e-5)
 
 
 def test_two_columns_for_one_output(workshop: Any) -> None:

@@ -47,9 +47,7 @@ def test_diabetes_is_regression_in_its_own_units(workshop: Any) -> None:
 def test_digits_in_any_shape_that_holds_them(workshop: Any, shape: tuple[int, ...]) -> None:
     expected = sklearn.datasets.load_digits()
     inputs, targets = gather(workshop.prepare({"source": "digits"}, shape))
-    np.testing.assert_array_equal(
-        inputs, (expected.data / 16).astype(np.float32).reshape(len(expected.data), *shape)
-    )
+    np.testing.assert_array_equal(inputs, (expected.data / 16).astype(np.float32).reshape(len(expected.data), *shape))
     np.testing.assert_array_equal(targets, expected.target)
 
 
@@ -76,9 +74,7 @@ def test_a_folder_of_four_idx_files(workshop: Any, kind: str, joint: str, packed
         workshop.idx(f"set/{prefix}-images{joint}idx3-ubyte{suffix}", images, packed)
         workshop.idx(f"set/{prefix}-labels{joint}idx1-ubyte{suffix}", labels, packed)
         written[prefix] = images, labels
-    prepared = workshop.prepare(
-        {"source": {"type": kind, "folder": "set"}, "split": {"validation": 0.5}}, (5, 4, 1)
-    )
+    prepared = workshop.prepare({"source": {"type": kind, "folder": "set"}, "split": {"validation": 0.5}}, (5, 4, 1))
     images, labels = written["t10k"]
     np.testing.assert_array_equal(prepared.test.inputs["x"][..., 0], (images / 255).astype(np.float32))
     np.testing.assert_array_equal(prepared.test.targets["y"], labels)
@@ -148,9 +144,7 @@ def test_npz_with_two_inputs_two_outputs_and_weights(workshop: Any) -> None:
     from data_workshop import Input
 
     inputs = {"x": Input((3,)), "text": Input((5,), "integer")}
-    prepared = workshop.prepare(
-        {"source": source, "numeric": "none", "split": NONE}, inputs, ("kind", "size")
-    )
+    prepared = workshop.prepare({"source": source, "numeric": "none", "split": NONE}, inputs, ("kind", "size"))
     train = prepared.train
     np.testing.assert_array_equal(train.inputs["x"], arrays["m"].astype(np.float32))
     np.testing.assert_array_equal(train.inputs["text"], arrays["tokens"])

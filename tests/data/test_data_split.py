@@ -29,9 +29,7 @@ def check_partition(parts: dict[str, Any], count: int) -> None:
     classes=st.integers(0, 4),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_parts_are_disjoint_and_complete(
-    count: int, validation: float, test: float, classes: int, seed: int
-) -> None:
+def test_parts_are_disjoint_and_complete(count: int, validation: float, test: float, classes: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.arange(count) % classes) if classes else None
     shares = {"train": 1 - validation - test, "validation": validation, "test": test}
@@ -154,10 +152,7 @@ def test_group_column_of_a_table(workshop: Any) -> None:
     workshop.table("a.csv", {"a": range(80), "patient": patients, "y": [i % 2 for i in range(80)]})
     spec = {"source": {"type": "table", "file": "a.csv", "target": "y"}, "split": {"group": "patient"}}
     prepared = workshop.prepare(spec, 1)
-    owners = [
-        {patients[row] for row in split.rows}
-        for split in (prepared.train, prepared.validation, prepared.test)
-    ]
+    owners = [{patients[row] for row in split.rows} for split in (prepared.train, prepared.validation, prepared.test)]
     assert sum(map(len, owners)) == 20
     assert len(set().union(*owners)) == 20
 
@@ -193,9 +188,7 @@ def test_leaks_are_counted_and_named_by_line(workshop: Any) -> None:
         (f"{train} line 4", f"{test} line 4"),
         (f"{train} line 6", f"{test} line 5"),
     )
-    assert "leak: 3 test samples stand in train too (3 with the same target)" in "\n".join(
-        prepared.report.lines()
-    )
+    assert "leak: 3 test samples stand in train too (3 with the same target)" in "\n".join(prepared.report.lines())
     assert prepared.report.to_plain()["leaks"][0]["count"] == 3
     workshop.table("test.csv", {"a": [2], "b": [7], "y": "a"})
     assert not workshop.prepare({"source": source, "split": {"validation": 0}}, 2).report.leaks

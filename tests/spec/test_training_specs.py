@@ -33,7 +33,11 @@ def kinds(union: Any) -> list[type[Spec]]:
     return list(get_args(get_args(union)[0]))
 
 
-REQUIRED = {"step": {"every": 2.5}, "multi_step": {"milestones": [1.0, 2.0]}, "exponential": {"factor": 0.9}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "step": {"every": 2.5},
+    "multi_step": {"milestones": [1.0, 2.0]},
+    "exponential": {"factor": 0.9},
+}
 EVERY = [
     (field, kind)
     for field, union in (

@@ -152,7 +152,10 @@ def test_what_does_not_fit_is_told() -> None:
     ]
 
 
-def test_weights_past_all_memory_are_told() -> None:
-    graph = graph_of({"type": "dense", "name": "y", "units": 10**20}, shape=(4,))
+def test_weights_past_all_memory_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("unitrain.weights.initialize.draw", full)
     with pytest.raises(InputError, match=r"no memory for 'y.kernel'"):
-        initialize(graph, 0)
+        initialize(graph_of({"type": "dense", "name": "y", "units": 3}, shape=(4,)), 0)

@@ -45,7 +45,7 @@ def initialize(graph: Graph, seed: int) -> dict[str, npt.NDArray[np.float32]]:
     for name, parameter in graph.parameters.items():
         try:
             weights[name] = draw(parameter, stream(seed, "weights", name)).astype(np.float32)
-        except (MemoryError, ValueError):  # NumPy says ValueError of a size past any memory
+        except MemoryError:
             raise InputError(
                 f"there is no memory for '{name}'", found=f"shape {list(parameter.shape)}, {parameter.size:,} numbers"
             ) from None

@@ -85,9 +85,7 @@ RICH = graph_of(
     {"type": "dense", "name": "side", "units": 2, "inputs": "sum"},
     outputs=["classes", "side"],
     blocks={
-        "unit": {
-            "layers": [{"type": "conv1d", "name": "conv", "filters": 5, "kernel_size": 3, "padding": "same"}]
-        }
+        "unit": {"layers": [{"type": "conv1d", "name": "conv", "filters": 5, "kernel_size": 3, "padding": "same"}]}
     },
 )
 
@@ -141,9 +139,7 @@ def test_going_on_in_keras(tmp_path: Path, batch: dict[str, Any]) -> None:
 
 
 def test_single_input_and_output_are_plain_tensors() -> None:
-    graph = graph_of(
-        {"x": {"shape": [4]}}, {"type": "dense", "units": 3, "activation": "relu"}, name="a net/1"
-    )
+    graph = graph_of({"x": {"shape": [4]}}, {"type": "dense", "units": 3, "activation": "relu"}, name="a net/1")
     weights = weights_of(graph)
     model = BACKEND.build(graph, weights, Settings(precision="float64"))
     x = np.random.default_rng(0).normal(size=(5, 4))
@@ -355,9 +351,7 @@ def test_namespace_is_numpys() -> None:
     index = np.array([2, 0, 3])
     np.testing.assert_array_equal(xp.take_last(x, tf.constant(index)), array[np.arange(3), index])
     np.testing.assert_array_equal(xp.take(x, tf.constant([[2, 0]])), array[[[2, 0]]])
-    np.testing.assert_array_equal(
-        xp.one_hot(tf.constant([1, -1, 4]), 4, x), np.eye(4)[[1, 1, 1]] * [[1], [0], [0]]
-    )
+    np.testing.assert_array_equal(xp.one_hot(tf.constant([1, -1, 4]), 4, x), np.eye(4)[[1, 1, 1]] * [[1], [0], [0]])
     np.testing.assert_array_equal(xp.argmax(tf.constant([[1.0, 3.0, 3.0]]), 1), [1])
     np.testing.assert_allclose(xp.sum(x, (0, 1)), array.sum(), rtol=1e-14)
     np.testing.assert_allclose(xp.sum(x, 1, keepdims=True), array.sum(1, keepdims=True), rtol=1e-14)
@@ -369,9 +363,7 @@ def test_namespace_is_numpys() -> None:
     assert float(xp.asarray(0.1, x)) == 0.1
     assert xp.cast(x > 1.0, x).dtype == tf.float64
     np.testing.assert_array_equal(xp.reshape(x, (4, 3)), array.reshape(4, 3))
-    np.testing.assert_array_equal(
-        xp.minimum(x, 1.0) + xp.maximum(x, 1.0), np.minimum(array, 1) + np.maximum(array, 1)
-    )
+    np.testing.assert_array_equal(xp.minimum(x, 1.0) + xp.maximum(x, 1.0), np.minimum(array, 1) + np.maximum(array, 1))
 
 
 def test_keras_on_another_backend_is_refused() -> None:

@@ -131,9 +131,7 @@ def plan(steps: int, accumulate: int = 1, first: int = 0, batch: int = 7) -> Pla
     )
 
 
-def loop_by_hand(
-    program: Any, graph: Graph, plans: Sequence[Plan]
-) -> tuple[Any, Any, list[float], list[float]]:
+def loop_by_hand(program: Any, graph: Graph, plans: Sequence[Plan]) -> tuple[Any, Any, list[float], list[float]]:
     """Train in NumPy; only the derivatives of the model itself come from the program."""
     samples = data()
     updater = Momentum()
@@ -190,9 +188,7 @@ def test_blocks_do_what_the_loop_does(program: Any, graph: Graph, accumulate: in
             np.testing.assert_allclose(program.slots()[slot][name], expected, rtol=1e-11, atol=1e-13)
 
 
-def test_other_lengths_and_batches_are_not_traced_again(
-    program: Any, graph: Graph, updater: Momentum
-) -> None:
+def test_other_lengths_and_batches_are_not_traced_again(program: Any, graph: Graph, updater: Momentum) -> None:
     reset(program, graph)
     placed = program.place(data())
     program.run_steps(placed, plan(2))

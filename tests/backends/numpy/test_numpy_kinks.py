@@ -21,9 +21,7 @@ SELU_SLOPE = 1.0507009873554804934193349852946 * 1.67326324235437728481704299167
 
 def gradient_of(layer: dict[str, Any], x: np.ndarray[Any, Any]) -> Any:
     """Return output and input gradient of one layer, for an upstream gradient of ones."""
-    graph = resolve(
-        ModelSpec.model_validate({"inputs": {"x": {"shape": list(x.shape[1:])}}, "layers": [layer]})
-    )
+    graph = resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": list(x.shape[1:])}}, "layers": [layer]}))
     program = BACKEND.compile(graph, initialize(graph, 0), Settings(precision="float64"))
     (output,) = graph.outputs
     shape = (len(x), *graph.shape(graph.outputs[output]))

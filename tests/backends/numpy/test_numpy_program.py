@@ -210,9 +210,7 @@ def test_gradients_of_a_shared_layer_add_up() -> None:
     settings = Settings(precision="float64")
     x, dy = np.random.default_rng(0).normal(size=(2, 5, 3))
     _, dx, together = BACKEND.compile(shared, weights, settings).differentiate({"x": x}, {"out": dy[:, :2]})
-    _, dx_apart, apart = BACKEND.compile(separate, copied, settings).differentiate(
-        {"x": x}, {"out": dy[:, :2]}
-    )
+    _, dx_apart, apart = BACKEND.compile(separate, copied, settings).differentiate({"x": x}, {"out": dy[:, :2]})
     np.testing.assert_allclose(dx["x"], dx_apart["x"], rtol=1e-13)
     for part in ("kernel", "bias"):
         expected = apart[f"one.{part}"] + apart[f"two.{part}"]

@@ -117,9 +117,7 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, ...], Callable[[Tensor, Weight
         {"filters": 3, "kernel_size": 4, "strides": 2, "padding": "same"},
         IMAGE,
         lambda x, w: channels_last(
-            F.conv_transpose2d(
-                channels_first(x), w["kernel"].permute(2, 3, 0, 1), w["bias"], stride=2, padding=1
-            )
+            F.conv_transpose2d(channels_first(x), w["kernel"].permute(2, 3, 0, 1), w["bias"], stride=2, padding=1)
         ),
     ),
     (
@@ -226,9 +224,7 @@ def test_output_and_gradients_are_those_of_torch(
             {"inputs": {"x": {"shape": list(shape)}}, "layers": [{"type": kind, "name": "layer", **fields}]}
         )
     )
-    weights = {
-        name: generator.uniform(0.5, 1.5, parameter.shape) for name, parameter in graph.parameters.items()
-    }
+    weights = {name: generator.uniform(0.5, 1.5, parameter.shape) for name, parameter in graph.parameters.items()}
     x = 3 * generator.normal(size=(3, *shape))
     dy = generator.normal(size=(3, *graph.shape("layer")))
 

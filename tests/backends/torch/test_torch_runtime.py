@@ -117,3 +117,15 @@ def test_a_model_without_parameters_has_gradients_by_its_inputs() -> None:
     _, by_input, by_parameter = program.differentiate({"x": x}, {"tanh_1": np.ones((1, 3))})
     np.testing.assert_allclose(by_input["x"], 1.0 - np.tanh(x) ** 2, rtol=1e-12)
     assert by_parameter == {}
+
+
+def test_what_is_given_away_is_nobody_elses_memory() -> None:
+    layers: list[dict[str, Any]] = [{"type": "reshape", "name": "a", "shape": [2, 2]}, {"type": "flatten", "name": "b"}]
+    graph = resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": [4]}}, "layers": layers}))
+    program = BACKEND.compile(graph, {}, Settings(precision="float64"))
+    x, seeds = np.ones((3, 4)), np.ones((3, 4))
+    values = program.activations({"x": x})
+    outputs, by_input, _ = program.differentiate({"x": x}, {"b": seeds})
+    arrays = [x, seeds, *values.values(), *outputs.values(), *by_input.values(), program.predict({"x": x})["b"]]
+    for number, array in enumerate(arrays):
+        assert not any(np.shares_memory(array, other) for other in arrays[number + 1 :])
