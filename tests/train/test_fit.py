@@ -207,7 +207,7 @@ def test_predicting_a_table_uses_the_stored_preprocessing(tmp_path):
     path.write_text(RECIPE.replace("source: iris", "source: {type: table, file: iris.csv, target: species}"))
     folder = fit(path, out=tmp_path / "run").folder.path
     run = TrainedRun.open(folder)
-    whole = run.predict(table)
+    whole = run.predict(table).columns
     assert len(whole["prediction"]) == 150
     assert set(whole["prediction"]) == {"setosa", "versicolor", "virginica"}
     total = sum(whole[f"probability.{name}"] for name in ("setosa", "versicolor", "virginica"))
@@ -215,12 +215,25 @@ def test_predicting_a_table_uses_the_stored_preprocessing(tmp_path):
     # A row alone is standardised with the training data's mean, not its own: the same prediction.
     lines = table.read_text().splitlines()
     (tmp_path / "one.csv").write_text("\n".join([lines[0], lines[77]]) + "\n")
-    one = run.predict(tmp_path / "one.csv")
+    one = run.predict(tmp_path / "one.csv").columns
     assert one["probability"][0] == pytest.approx(whole["probability"][76], rel=1e-6)
     right = np.mean(whole["prediction"] == load_iris().target_names[load_iris().target])
     samples, values = run.evaluate(data=table)
     assert samples == 150
     assert values["accuracy"] == pytest.approx(right)
+
+
+def test_rows_that_are_dropped_are_told(tmp_path):
+    table = iris_table(tmp_path / "iris.csv", ["a", "b", "c", "d"])
+    path = tmp_path / "table.yaml"
+    data = "data: {source: {type: table, file: iris.csv, target: species}, missing: {numeric: drop_row}}"
+    path.write_text(RECIPE.replace("data: {source: iris}", data))
+    run = TrainedRun.open(fit(path, out=tmp_path / "run").folder.path)
+    lines = table.read_text().splitlines()
+    (tmp_path / "holes.csv").write_text("\n".join([*lines[:3], ",1,2,3,setosa", *lines[3:5]]) + "\n")
+    predictions = run.predict(tmp_path / "holes.csv")
+    assert predictions.columns["row"].tolist() == [0, 1, 3, 4]
+    assert any("1 row" in note for note in predictions.notes)
 
 
 def test_predictions_are_written_in_three_formats(tmp_path):
@@ -255,7 +268,7 @@ training: {epochs: 30, batch_size: 64}
 
     data = load_diabetes(scaled=False)
     np.savez(tmp_path / "d.npz", **dict(zip(data.feature_names, data.data.T, strict=True)))
-    predicted = TrainedRun.open(result.folder.path).predict(tmp_path / "d.npz")["prediction"]
+    predicted = TrainedRun.open(result.folder.path).predict(tmp_path / "d.npz").columns["prediction"]
     assert 100 < predicted.mean() < 200  # the targets' mean is 152
 
 
@@ -319,3 +332,29 @@ def test_losses_and_metrics_that_do_not_fit_are_refused_before_the_run(recipe, t
     with pytest.raises(InputError, match=expected):
         fit(recipe, out=tmp_path / "run", overrides=overrides)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_optimizer_or_model_is_not_resumed(recipe, tmp_path):
+    folder = fit(recipe, out=tmp_path / "run", overrides=["training.max_steps=5"]).folder
+    more = ["training.max_steps=null"]
+    with pytest.raises(InputError, match="optimizer state does not fit"):
+        resume(folder.path, overrides=[*more, "optimizer={type: sgd, momentum: 0.9}"])
+    (folder.path / "model.yaml").write_text((folder.path / "model.yaml").read_text().replace("units: 16", "units: 8"))
+    with pytest.raises(InputError, match="does not fit the model"):
+        resume(folder.path, overrides=more)
+
+
+def test_observers_are_closed_after_an_error(recipe, tmp_path):
+    class Failing(Observer):
+        closed = False
+
+        def on_epoch(self, event):
+            raise OSError("no space")
+
+        def close(self):
+            self.closed = True
+
+    observer = Failing()
+    with pytest.raises(OSError, match="no space"):
+        fit(recipe, out=tmp_path / "run", observers=[observer])
+    assert observer.closed

@@ -28,7 +28,9 @@ def predict(
     """
     from unitrain.train.inference import TrainedRun, write_predictions
 
-    columns = TrainedRun.open(run, backend=backend, device=device).predict(data)
-    write_predictions(out, columns, replace=force)
-    count = len(next(iter(columns.values())))
-    typer.echo(f"{count:,} predictions in {out}: {', '.join(columns)}")
+    predictions = TrainedRun.open(run, backend=backend, device=device).predict(data)
+    write_predictions(out, predictions.columns, replace=force)
+    for note in predictions.notes:
+        typer.echo(note)
+    count = len(next(iter(predictions.columns.values())))
+    typer.echo(f"{count:,} predictions in {out}: {', '.join(predictions.columns)}")

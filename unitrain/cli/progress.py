@@ -169,6 +169,10 @@ class LiveBar(Observer):
         self.bar.stop()
         self.console.print(show_end(event), markup=False, soft_wrap=True)
 
+    def close(self) -> None:
+        """Give the screen back."""
+        self.bar.stop()
+
 
 def _rate(samples: float) -> str:
     if not math.isfinite(samples) or samples <= 0:

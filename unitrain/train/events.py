@@ -115,4 +115,7 @@ class Observer:
         """An epoch has ended."""
 
     def on_end(self, event: RunEnd) -> None:
-        """Training has ended, for whatever reason; called once."""
+        """Training has ended and its results are known; not called when an error ends it."""
+
+    def close(self) -> None:
+        """Give back what is held: a screen, a file. Called last, after an error too."""

@@ -25,6 +25,14 @@ PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """Columns of one value a sample, and what a user should know: dropped rows, resized images."""
+
+    columns: Mapping[str, npt.NDArray[Any]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainedRun:
     """A run folder with its kept weights, compiled for inference."""
 
@@ -66,21 +74,25 @@ class TrainedRun:
         evaluator = Measures.of(self.loaded).evaluator(self.loaded.recipe.training.evaluation_batch_size)
         return len(batch), evaluator.evaluate(self.program, batch)
 
-    def predict(self, data: Path) -> dict[str, npt.NDArray[Any]]:
-        """Predict a file: column name to one value a sample, classes by name.
+    def predict(self, data: Path) -> Predictions:
+        """Predict a file: one value a sample in each column, classes by name.
 
         For each output: ``prediction``, and for classes ``probability``, of the predicted and of each class.
-        Several outputs have their names before the columns'.
+        Several outputs have their names before the columns'. Where the preprocessing has dropped rows, the
+        column ``row`` says which are left, counted from 0.
         """
-        split = apply_stored(self.preprocessing, data).data
+        applied = apply_stored(self.preprocessing, data)
+        split = applied.data
         size = self.loaded.recipe.training.evaluation_batch_size
         columns: dict[str, npt.NDArray[Any]] = {}
+        if not np.array_equal(split.rows, np.arange(len(split))):
+            columns["row"] = split.rows
         outputs = self.program.predict(split.inputs, size)
         for name, values in outputs.items():
             prefix = "" if len(outputs) == 1 else f"{name}."
             for label, column in self._readable(name, values.astype(np.float64)).items():
                 columns[prefix + label] = column
-        return columns
+        return Predictions(columns, applied.notes)
 
     def _readable(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
         """Turn an output's numbers into classes with probabilities, or numbers in the target's units."""

@@ -34,7 +34,7 @@ from unitrain.train.session import (
 )
 from unitrain.train.tracking import trackers
 from unitrain.train.trainer import Augment, Trainer
-from unitrain.train.update import AVERAGE
+from unitrain.train.update import AVERAGE, Update
 from unitrain.weights.initialize import check_weights, initialize
 from unitrain.weights.random import stream
 
@@ -72,10 +72,11 @@ class Run:
             measures.check(graph, data)
         except InputError as error:
             raise loaded.locate(error) from None
+        if checkpoint is not None:
+            _check_checkpoint(graph, update, checkpoint)
         weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
         program = place.backend.compile(graph, weights, settings(loaded, place.device), measures.rule(update))
         if checkpoint is not None:
-            _check_checkpoint(graph, checkpoint)
             program.load_slots(checkpoint.slots)
         spec = recipe.training
         batches = Batches(len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed)
@@ -119,14 +120,18 @@ class Run:
         trainer = self.trainer
         trainer.keeper = folder
         trainer.observers = [MetricsLog(folder), *trackers(self.loaded.recipe, folder), *trainer.observers]
-        for observer in trainer.observers:
-            observer.on_start(self.start)
-        with interruptible() as interrupted:
-            trainer.interrupted = interrupted
-            end = trainer.run(None if self.checkpoint is None else self.checkpoint.state)
-        end = self._finish(folder, end)
-        for observer in trainer.observers:
-            observer.on_end(end)
+        try:
+            for observer in trainer.observers:
+                observer.on_start(self.start)
+            with interruptible() as interrupted:
+                trainer.interrupted = interrupted
+                end = trainer.run(None if self.checkpoint is None else self.checkpoint.state)
+            end = self._finish(folder, end)
+            for observer in trainer.observers:
+                observer.on_end(end)
+        finally:
+            for observer in trainer.observers:
+                observer.close()
         _report(folder, self.prepared)
         return end
 
@@ -177,10 +182,20 @@ def _check_validation(loaded: LoadedRecipe, prepared: Prepared) -> None:
             raise loaded.locate(error)
 
 
-def _check_checkpoint(graph: Graph, checkpoint: Checkpoint) -> None:
+def _check_checkpoint(graph: Graph, update: Update, checkpoint: Checkpoint) -> None:
+    """See that weights and optimizer state are those of this model and optimizer."""
     problems = check_weights(graph, checkpoint.weights)
     if problems:
         raise InputError(f"the checkpoint does not fit the model: {problems[0]}")
+    trainable = {name: checkpoint.weights[name].shape for name in graph.trainable}
+    found = {slot: {name: array.shape for name, array in arrays.items()} for slot, arrays in checkpoint.slots.items()}
+    if trainable and found != dict.fromkeys(update.slots, trainable):
+        raise InputError(
+            "the checkpoint's optimizer state does not fit the recipe's optimizer",
+            found=", ".join(found) or "none",
+            allowed=", ".join(update.slots) or "none",
+            hint="a run goes on with the optimizer it was begun with",
+        )
 
 
 def _validation(

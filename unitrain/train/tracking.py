@@ -7,7 +7,7 @@ from typing import Any
 
 from unitrain.spec.errors import InputError
 from unitrain.spec.recipe import Recipe
-from unitrain.train.events import EpochDone, Observer, RunEnd
+from unitrain.train.events import EpochDone, Observer
 from unitrain.train.run_folder import RunFolder
 
 
@@ -35,7 +35,7 @@ class TensorBoard(Observer):
         self._write("optimizer", {"learning_rate": event.learning_rate}, event)
         self._writer.flush()
 
-    def on_end(self, event: RunEnd) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._writer.close()
 
