@@ -95,7 +95,8 @@ def test_fit_options_are_short_for_set(folder, capsys):
     )
     assert code == 0
     events = [json.loads(line) for line in out.splitlines()]
-    assert [event["event"] for event in events] == ["start", "epoch", "epoch", "end"]
+    assert [event["event"] for event in events] == ["start", "epoch", "epoch", "end", "written"]
+    assert events[-1]["run folder"] == "run"
     assert events[0]["batches_per_epoch"] == 3
     assert events[1]["learning_rate"] == 0.5
     assert json.loads((folder / "run" / "environment.json").read_text())["seed"] == 5
@@ -181,6 +182,14 @@ def test_a_loss_that_is_not_finite_ends_with_code_1(folder, capsys):
     assert "the loss is not finite at step" in out
     assert "layer '" in out
     assert json.loads((folder / "run" / "result.json").read_text())["reason"] == "not finite"
+
+
+def test_json_says_null_for_what_is_not_finite_and_leaves_words_alone(folder, capsys):
+    code, out, _ = run(capsys, "fit", "iris.yaml", "--set", "optimizer={type: sgd, lr: 1e38}", "--out", "run", "--json")
+    assert code == 1
+    end = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()][-2]
+    assert end["reason"] == "not finite"
+    assert "NaN" in end["message"] or "infinity" in end["message"]
 
 
 def test_a_read_only_place_is_said(folder, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -63,9 +64,14 @@ def fit(
     else:
         assert recipe is not None
         result = runs.fit(recipe, backend=backend, device=device, out=out, overrides=overrides, observers=[display])
+    places = runs.where_things_lie(result)
     if as_json:
-        return
-    typer.echo(result.folder.path if quiet else runs.where_things_lie(result))
+        typer.echo(json.dumps({"event": "written", **places}))
+    elif quiet:
+        typer.echo(result.folder.path)
+    else:
+        for name, path in places.items():
+            typer.echo(f"{name:<12}{path}")
     if result.end.reason == "not finite":
         raise typer.Exit(1)
     if result.end.reason == "interrupted":

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd, RunStart
+from unitrain.train.run_folder import json_values
 
 
 def make_display(quiet: bool, as_json: bool, stream: TextIO | None = None) -> Observer:
@@ -110,12 +111,8 @@ class JsonLines(Observer):
         self._write("end", event)
 
     def _write(self, kind: str, event: Any) -> None:
-        line = json.dumps({"event": kind, **asdict(event)}, default=str)
-        print(
-            line.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null"),
-            file=self.output,
-            flush=True,
-        )
+        line = json.dumps(json_values({"event": kind, **asdict(event)}), allow_nan=False)
+        print(line, file=self.output, flush=True)
 
 
 class LiveBar(Observer):

@@ -153,12 +153,8 @@ def write_description(folder: RunFolder, run: Run) -> None:
     )
 
 
-def where_things_lie(result: FitResult) -> str:
-    """Say where the run folder, the weights and the report are."""
+def where_things_lie(result: FitResult) -> dict[str, str]:
+    """Return where the run folder, the weights and the report are, those that are there."""
     folder = result.folder
-    lines = [f"run folder  {folder.path}"]
-    if folder.weights.is_file():
-        lines.append(f"weights     {folder.weights}")
-    if folder.report.is_file():
-        lines.append(f"report      {folder.report}")
-    return "\n".join(lines)
+    places = {"run folder": folder.path, "weights": folder.weights, "report": folder.report}
+    return {name: str(path) for name, path in places.items() if path.exists()}

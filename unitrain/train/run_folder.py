@@ -145,7 +145,7 @@ class RunFolder:
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write a JSON file; what JSON cannot say (NaN, infinity) becomes null."""
-        write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+        write_text(path, json.dumps(json_values(value), indent=2, allow_nan=False) + "\n")
 
     def read_json(self, path: Path) -> Any:
         """Read a JSON file. Raises `InputError` when it is missing or not JSON."""
@@ -177,7 +177,7 @@ class MetricsLog(Observer):
     def on_epoch(self, event: EpochDone) -> None:
         """Append the epoch."""
         with self.folder.metrics.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(_plain(asdict(event)), allow_nan=False) + "\n")
+            handle.write(json.dumps(json_values(asdict(event)), allow_nan=False) + "\n")
 
     def on_end(self, event: RunEnd) -> None:
         """Write ``result.json``."""
@@ -202,11 +202,12 @@ def describe_environment(**more: Any) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def json_values(value: Any) -> Any:
+    """Return plain values for JSON: tuples as lists, and null for what JSON cannot say (NaN, infinity)."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: json_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [json_values(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
