@@ -66,9 +66,11 @@ class TrainedRun:
         else:
             if part not in PARTS:
                 raise unknown_name("part", part, PARTS)
-            found = getattr(prepare_data(self.loaded, self.preprocessing), part)
+            prepared = prepare_data(self.loaded, self.preprocessing)
+            found = getattr(prepared, part)
             if found is None:
-                raise InputError(f"the recipe's data has no {part} part", allowed=", ".join(PARTS))
+                present = [name for name in PARTS if getattr(prepared, name) is not None]
+                raise InputError(f"the recipe's data has no {part} part", allowed=", ".join(present))
             split = found
         batch = batchable(split)
         evaluator = Measures.of(self.loaded).evaluator(self.loaded.recipe.training.evaluation_batch_size)
