@@ -20,7 +20,7 @@ from unitrain.backends.torch.namespace import TorchNamespace
 from unitrain.spec import metrics as specs
 from unitrain.spec.base import Spec
 from unitrain.spec.errors import InputError
-from unitrain.spec.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
+from unitrain.spec.losses import BinaryCrossEntropy, CrossEntropy, KlDivergence, MeanSquaredError
 from unitrain.spec.recipe import OutputLoss
 from unitrain.train.binding import bind_metrics, metric_labels
 from unitrain.train.metrics import make_metric
@@ -229,6 +229,38 @@ def test_one_logit_is_a_binary_choice(sample: Sample) -> None:
         np.testing.assert_allclose(measure(specs.ConfusionMatrix(), (prediction, wanted, weight)), matrix)
 
 
+def test_a_yes_or_no_may_be_a_probability() -> None:
+    sample = (np.array([[1.0], [2.0], [-1.0]]), np.array([0.9, 0.2, 0.1]), None)
+    assert measure(specs.Accuracy(), sample) == pytest.approx(2 / 3)
+    assert measure(specs.ConfusionMatrix(), sample) == [[1.0, 1.0], [0.0, 1.0]]
+
+
+def test_a_binary_average_is_of_two_classes() -> None:
+    sample = (np.eye(3), np.arange(3), None)
+    for kind in (specs.Precision, specs.Recall, specs.F1):
+        with pytest.raises(ValueError, match="there are 3"):
+            measure(kind(average="binary"), sample)
+
+
+@pytest.mark.parametrize("code", [-1, 3, 9])
+def test_a_class_outside_the_model_is_not_counted_in_silence(code: int) -> None:
+    sample = (np.eye(3), np.array([0, 1, code]), None)
+    for spec in (specs.ConfusionMatrix(), specs.BalancedAccuracy(), specs.F1()):
+        with pytest.raises(InputError) as caught:
+            measure(spec, sample)
+        assert (caught.value.problems[0].found, caught.value.problems[0].allowed) == (str(code), "0 .. 2")
+        measure(spec, sample, ignore_index=code)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_to_measure_is_not_a_number() -> None:
+    nothing = np.zeros(4)
+    assert math.isnan(measure(specs.R2(), (np.ones((4, 1)), np.arange(4.0), nothing)))
+    assert math.isnan(measure(specs.R2(), (np.ones((4, 1)), np.full(4, 2.0), None)))
+    for spec in (specs.Accuracy(), specs.Perplexity(), specs.BalancedAccuracy(), specs.Auc()):
+        assert math.isnan(measure(spec, (np.eye(4), np.arange(4), nothing)))
+
+
 STREAMS: list[specs.Metric] = [
     specs.Accuracy(),
     specs.TopK(k=2),
@@ -367,3 +399,21 @@ def test_bound_metrics_ignore_what_the_loss_of_their_output_ignores() -> None:
     ]
     logits, target = np.eye(3)[[0, 1, 2]], np.array([0, 0, 255], np.int32)
     assert bound[0].metric.evaluate(logits, target, None) == 0.5
+
+
+@pytest.mark.parametrize("spec", [*STREAMS[:2], *COUNTED], ids=lambda spec: spec.type)
+def test_of_probabilities_the_likeliest_class_is_the_target(spec: specs.Metric) -> None:
+    """Distillation: targets ``[batch, class]`` of the size of the logits are not as many yes or no."""
+    (bound,) = bind_metrics([spec], {"y": OutputLoss(loss=KlDivergence())})
+    rng = np.random.default_rng(3)
+    logits, target, weight = rng.normal(size=(30, 4)), rng.dirichlet(np.ones(4), 30), rng.uniform(0.5, 2.0, 30)
+    likeliest = np.array([max(range(4), key=row.__getitem__) for row in target.tolist()])
+    plain = make_metric(spec)
+    assert bound.metric.evaluate(logits, target, weight) == plain.evaluate(logits, likeliest, weight)
+    assert (bound.metric.streams, bound.metric.higher_is_better) == (plain.streams, plain.higher_is_better)
+    if plain.streams:
+        for _, xp, convert in _columns():
+            found = bound.metric.terms(xp, convert(logits), convert(target), convert(weight))
+            expected = plain.terms(NUMPY, logits, likeliest, weight)
+            np.testing.assert_allclose([float(term) for term in found], expected, rtol=1e-14)
+        assert bound.metric.finish(0.25) == 0.25

@@ -285,6 +285,16 @@ def test_coefficients_late_in_a_run_are_finite(spec: Optimizer) -> None:
     assert np.isfinite(late).all()
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.9, 0.999999])
+def test_the_momenta_of_nadam_multiply(beta1: float) -> None:
+    """mu_1 * ... * mu_t in plain Python, past the point where 1 - product is 1."""
+    found = Update(Nadam(beta1=beta1, lr=1.0), DECAYS).coefficients(np.ones(400), 0)
+    product, mu = 1.0, [beta1 * (1 - 0.5 * 0.96 ** (0.004 * t)) for t in range(1, 402)]
+    for row, now, after in zip(found, mu, mu[1:], strict=False):
+        product *= now
+        np.testing.assert_allclose(row[1:3], [(1 - now) / (1 - product), after / (1 - product * after)], rtol=1e-15)
+
+
 @every_spec
 def test_nothing_is_changed_in_place(spec: Optimizer) -> None:
     update = Update(spec, DECAYS)

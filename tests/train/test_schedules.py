@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -168,6 +169,19 @@ def test_a_share_of_an_epoch_falls_on_its_step(hundredths: int) -> None:
     np.testing.assert_array_equal(step, LR * 0.5 ** np.floor(np.arange(300) / hundredths))
     milestone = rates(MultiStepSchedule(milestones=(hundredths / 100,), factor=0.5), 100, steps_per_epoch=100)
     assert np.argmax(milestone < LR) == hundredths
+
+
+@pytest.mark.parametrize("twentieths", range(1, 41))
+def test_shares_of_steps_add_up(twentieths: int) -> None:
+    """A period of 1.1 steps ends 30 times in 33 steps, though 33 / 1.1 is a hair less than 30."""
+    for steps_per_epoch in (1, 3, 7, 9, 13):
+        every = Fraction(twentieths, 20) * steps_per_epoch
+        places = [Fraction(i) / every for i in range(300)]
+        step = rates(StepSchedule(every=twentieths / 20, factor=0.99), 300, steps_per_epoch)
+        np.testing.assert_allclose(step, [LR * 0.99 ** math.floor(place) for place in places], rtol=1e-9)
+        cosine = rates(CosineSchedule(period=twentieths / 20), 300, steps_per_epoch)
+        expected = [LR * 0.5 * (1.0 + math.cos(math.pi * float(place % 1))) for place in places]
+        np.testing.assert_allclose(cosine, expected, rtol=1e-9, atol=1e-12)
 
 
 length = st.floats(0.3, 50.0)

@@ -46,7 +46,7 @@ class BalancedAccuracy(_Metric):
 class Precision(_Metric):
     """Share of a class's predictions that are right, 0 where there are none.
 
-    ``average``: of class 1 alone (``binary``), the mean over all classes, those that never occur too (``macro``),
+    ``average``: of class 1 of two (``binary``), the mean over all classes, those that never occur too (``macro``),
     over all samples (``micro``), or the mean weighted by the classes' sizes (``weighted``). By default binary for
     two classes, else macro.
     """
@@ -72,7 +72,8 @@ class F1(_Metric):
 class Auc(_Metric):
     """Exact area under the ROC curve: the share of pairs in the right order, ties counted half.
 
-    For more than two classes the mean over classes of one against the rest.
+    For more than two classes the mean over classes of one against the rest; several yes or no outputs are
+    taken together.
     """
 
     type: Literal["auc"] = "auc"

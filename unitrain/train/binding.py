@@ -8,6 +8,7 @@ from typing import Any
 
 from unitrain.spec import metrics as specs
 from unitrain.spec.errors import InputError, unknown_name
+from unitrain.spec.losses import KlDivergence
 from unitrain.spec.recipe import OutputLoss
 from unitrain.train.metrics import make_metric
 
@@ -44,8 +45,9 @@ def bind_metrics(metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLo
     bound = []
     for index, (spec, label) in enumerate(zip(metrics, metric_labels(metrics, outputs), strict=True)):
         output = _output(spec, index, outputs)
-        ignored = getattr(trained[output].loss, "ignore_index", None)
-        bound.append(BoundMetric(label, output, make_metric(spec, ignored)))
+        loss = trained[output].loss
+        ignored = getattr(loss, "ignore_index", None)
+        bound.append(BoundMetric(label, output, make_metric(spec, ignored, isinstance(loss, KlDivergence))))
     return tuple(bound)
 
 

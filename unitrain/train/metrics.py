@@ -13,6 +13,7 @@ from unitrain.backends.contract import ArrayNamespace, Tensor
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.spec import losses
 from unitrain.spec import metrics as specs
+from unitrain.spec.errors import InputError
 from unitrain.train.losses import SoftmaxCrossEntropy, element_weights, match_shape
 
 Floats = npt.NDArray[np.float64]
@@ -22,9 +23,15 @@ Array = npt.NDArray[Any]
 class HostMetric(Protocol):
     """A metric of a whole data set."""
 
-    streams: ClassVar[bool]
-    """Whether it is a function of a ratio of sums, and so also a `contract.MetricFunction`."""
-    higher_is_better: ClassVar[bool]
+    @property
+    def streams(self) -> bool:
+        """Whether it is a function of a ratio of sums, and so also a `contract.MetricFunction`."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger value is a better model."""
+        ...
 
     def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> Any:
         """Measure predictions ``[batch, ...]``; a number, or a list of lists for a matrix."""
@@ -35,8 +42,32 @@ class HostMetric(Protocol):
         ...
 
 
-def make_metric(spec: specs.Metric, ignore_index: int | None = None) -> Any:
-    """Return the mathematics of a metric; targets equal to ``ignore_index`` count nothing where that is meant."""
+_OF_CLASSES = (
+    specs.Accuracy,
+    specs.TopK,
+    specs.BalancedAccuracy,
+    specs.Precision,
+    specs.Recall,
+    specs.F1,
+    specs.Auc,
+    specs.ConfusionMatrix,
+)
+
+
+def make_metric(spec: specs.Metric, ignore_index: int | None = None, probabilities: bool = False) -> Any:
+    """Return the mathematics of a metric.
+
+    Parameters
+    ----------
+    spec
+        What is measured.
+    ignore_index
+        Class number of targets that count nothing, in metrics of classes and in perplexity.
+    probabilities
+        Targets are probabilities of the classes, not class numbers.
+    """
+    if probabilities and isinstance(spec, _OF_CLASSES):
+        return OfLikeliest(make_metric(spec, ignore_index))
     match spec:
         case specs.Accuracy():
             return HitRate(1, ignore_index)
@@ -56,6 +87,30 @@ def make_metric(spec: specs.Metric, ignore_index: int | None = None) -> Any:
             return FromCounts(spec, ignore_index)
         case _:
             assert_never(spec)
+
+
+class OfLikeliest:
+    """A metric of classes where targets are probabilities ``[batch, ..., class]``: the likeliest class is meant."""
+
+    def __init__(self, metric: Any) -> None:
+        self.metric = metric
+        self.streams: bool = metric.streams
+        self.higher_is_better: bool = metric.higher_is_better
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the metric's numerator and denominator."""
+        numerator, denominator = self.metric.terms(xp, prediction, xp.argmax(target, axis=-1), weight)
+        return numerator, denominator
+
+    def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> Any:
+        """Measure a whole data set."""
+        return self.metric.evaluate(prediction, target.argmax(axis=-1), weight)
+
+    def finish(self, ratio: float) -> float:
+        """Turn a ratio of sums into the metric's value."""
+        return float(self.metric.finish(ratio))
 
 
 class _Streaming:
@@ -218,22 +273,31 @@ class Determination(_Whole):
         p = prediction.reshape(count, -1)
         y = match_shape(NumpyNamespace(), target, prediction.shape).astype(np.float64).reshape(count, -1)
         w = np.ones((count, 1)) if weight is None else weight[:, None]
-        mean = (w * y).sum(axis=0) / w.sum()
-        total = (w * (y - mean) ** 2).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (w * y).sum(axis=0) / w.sum()
+            total = (w * (y - mean) ** 2).sum(axis=0)
             scores = np.where(total > 0, 1.0 - (w * (y - p) ** 2).sum(axis=0) / total, np.nan)
         return float(scores.mean())
 
 
 def confusion(prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None = None) -> Floats:
-    """Count ``[true class, predicted class]``, weighted where there are weights."""
+    """Count ``[true class, predicted class]``, weighted where there are weights.
+
+    Raises
+    ------
+    InputError
+        A class number in ``target`` is none of the model's classes.
+    """
     scores, wanted, weights = _flat(prediction, target, weight, ignore_index)
     if scores.shape[1] == 1:
         chosen, classes = (scores[:, 0] > 0.0).astype(np.int64), 2
     else:
         chosen, classes = scores.argmax(axis=1), scores.shape[1]
+    outside = wanted[(wanted < 0) | (wanted >= classes)]
+    if len(outside):
+        raise InputError("not a class of the model", found=str(outside[0]), allowed=f"0 .. {classes - 1}")
     cells = np.bincount(wanted * classes + chosen, weights=weights, minlength=classes * classes)
-    return cells[: classes * classes].reshape(classes, classes).astype(np.float64)
+    return cells.reshape(classes, classes).astype(np.float64)
 
 
 def _one_logit(prediction: Any, target: Any) -> bool:
@@ -245,8 +309,10 @@ def _flat(
     prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None
 ) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
     """Return scores ``[n, classes or 1]``, class numbers ``[n]`` and weights ``[n]``, ignored ones left out."""
-    shape = prediction.shape if _one_logit(prediction, target) else prediction.shape[:-1]
-    wanted = match_shape(NumpyNamespace(), target, shape).reshape(-1).astype(np.int64)
+    one_logit = _one_logit(prediction, target)
+    wanted = match_shape(NumpyNamespace(), target, prediction.shape if one_logit else prediction.shape[:-1])
+    # A yes or no may be given as a probability; class numbers may have been stored as floats.
+    wanted = (wanted > 0.5 if one_logit else wanted).reshape(-1).astype(np.int64)
     scores = prediction.reshape(len(wanted), -1)
     elements = len(wanted) // max(len(prediction), 1)
     weights = np.ones(len(wanted)) if weight is None else np.repeat(weight, elements)
@@ -261,9 +327,17 @@ def _quotient(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def _averaged(numerator: Floats, denominator: Floats, true: Floats, average: specs.Average | None) -> float:
-    """Average a quotient over the classes, 0 where a class has no denominator."""
+    """Average a quotient over the classes, 0 where a class has no denominator.
+
+    Raises
+    ------
+    ValueError
+        The average is binary, and there are more than two classes.
+    """
     chosen = average or ("binary" if len(true) == 2 else "macro")
     if chosen == "binary":
+        if len(true) != 2:
+            raise ValueError(f"average 'binary' is of two classes and there are {len(true)}: choose macro or micro")
         return float(_quotient(numerator, denominator)[1])
     if chosen == "micro":
         return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0

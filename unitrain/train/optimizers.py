@@ -198,18 +198,23 @@ class NadamRule:
     def coefficients(self, rates: Rows, first_update: int) -> Rows:
         """The factors of g and m, and 1 / sqrt(1 - b2^t)."""
         t = _updates(rates, first_update)
-        every = np.arange(1, first_update + len(t) + 2, dtype=np.float64)
-        mu = self.spec.beta1 * (1.0 - 0.5 * 0.96 ** (0.004 * every))
-        products = np.cumprod(mu)
-        now, after = slice(first_update, first_update + len(t)), slice(first_update + 1, None)
         return np.stack(
             [
-                rates * (1.0 - mu[now]) / (1.0 - products[now]),
-                rates * mu[after] / (1.0 - products[after]),
+                rates * (1.0 - self._momenta(t)) / (1.0 - self._products(t)),
+                rates * self._momenta(t + 1.0) / (1.0 - self._products(t + 1.0)),
                 1.0 / np.sqrt(1.0 - self.spec.beta2**t),
             ],
             axis=1,
         )
+
+    def _momenta(self, t: Rows) -> Rows:
+        """mu_t."""
+        return self.spec.beta1 * (1.0 - 0.5 * 0.96 ** (0.004 * t))
+
+    def _products(self, t: Rows) -> Rows:
+        """P_t; from t = 100 on P_100, for both are below 2^-53, and 1 - P is 1, whatever beta1 is."""
+        first = np.cumprod(self._momenta(np.arange(1.0, 101.0)), dtype=np.float64)
+        return first[np.minimum(t, 100.0).astype(np.int64) - 1]
 
     def step(
         self, xp: ArrayNamespace, gradient: Tensor, slots: Sequence[Tensor], coefficients: Sequence[Any]

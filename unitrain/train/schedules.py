@@ -106,12 +106,12 @@ class Schedule:
             case specs.ConstantSchedule():
                 return np.ones_like(step)
             case specs.StepSchedule(every=every, factor=factor):
-                return factor ** np.floor(step / self._steps(every))
+                return factor ** _whole_periods(step, self._steps(every))
             case specs.MultiStepSchedule(milestones=milestones, factor=factor):
                 places = np.sort([self._steps(milestone) for milestone in milestones])
                 return factor ** np.searchsorted(places, step, side="right").astype(np.float64)
             case specs.ExponentialSchedule(factor=factor):
-                return factor ** np.floor(step / self._steps(1.0))
+                return factor ** _whole_periods(step, self._steps(1.0))
             case specs.PolynomialSchedule(power=power, minimum=minimum, length=length):
                 whole = rest if length is None else self._steps(length)
                 return minimum + (1.0 - minimum) * (1.0 - np.minimum(step / whole, 1.0)) ** power
@@ -125,10 +125,16 @@ class Schedule:
                 raise AssertionError("one_cycle has a clock of its own")
 
 
+def _whole_periods(step: Rates, period: float) -> Rates:
+    """Return how many periods have passed at each step."""
+    # 33 / 1.1 is a hair less than 30: rounded down as it is, the change that is due would come a step late.
+    return np.floor(step / period + 1e-9)
+
+
 def _place_in_period(step: Rates, period: float, multiply: int) -> Rates:
     """Return how far each step is in its period, 0 to 1, when each is ``multiply`` times the one before."""
     if multiply == 1:
-        return step % period / period
+        return np.maximum(step / period - _whole_periods(step, period), 0.0)
     number = np.floor(np.log1p(step * (multiply - 1) / period) / math.log(multiply) + 1e-12)
     start = period * (multiply**number - 1.0) / (multiply - 1)
     return (step - start) / (period * multiply**number)
