@@ -334,6 +334,50 @@ def test_losses_and_metrics_that_do_not_fit_are_refused_before_the_run(recipe, t
     assert not (tmp_path / "run").exists()
 
 
+PLACES = """\
+name: places
+model: {inputs: {x: {shape: [4, 2]}}, layers: [{type: dense, name: y, units: 3}]}
+data: {source: {type: npz, file: data.npz, inputs: {x: x}, targets: {y: y}}, split: {validation: 0.2, test: 0}}
+loss: cross_entropy
+optimizer: adam
+metrics: [accuracy, confusion_matrix]
+training: {epochs: 1, batch_size: 16}
+"""
+
+
+@pytest.mark.parametrize("ignored", [-1, 255])
+def test_codes_of_no_class_are_refused_unless_ignored(tmp_path, ignored):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, (60, 4))
+    codes[rng.random(codes.shape) < 0.3] = ignored
+    np.savez(tmp_path / "data.npz", x=rng.normal(size=(60, 4, 2)).astype(np.float32), y=codes)
+    path = tmp_path / "places.yaml"
+    path.write_text(PLACES)
+    with pytest.raises(InputError, match="cannot tell") as caught:
+        fit(path, out=tmp_path / "run")
+    problem = caught.value.problems[0]
+    assert (problem.line, problem.found, problem.allowed) == (4, str(ignored), "0 .. 2")
+    end = fit(path, out=tmp_path / "run", overrides=[f"loss.ignore_index={ignored}"]).end
+    counted = np.sum(end.validation["confusion_matrix"])
+    assert 0 < counted < 12 * 4
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [("{type: cross_entropy, ignore_index: -1}", "ignore_index"), ("binary_cross_entropy", "two classes apart")],
+)
+def test_classes_by_name_are_not_ignored_by_number_nor_more_than_a_loss_can_tell(tmp_path, loss, expected):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=rng.normal(size=(60, 4)).astype(np.float32), y=rng.integers(-1, 3, 60))
+    path = tmp_path / "classes.yaml"
+    units = 1 if loss == "binary_cross_entropy" else 4
+    text = PLACES.replace("[4, 2]", "[4]").replace("units: 3", f"units: {units}")
+    path.write_text(text.replace("loss: cross_entropy", f"loss: {loss}"))
+    with pytest.raises(InputError, match=expected) as caught:
+        fit(path, out=tmp_path / "run")
+    assert caught.value.problems[0].line == 4
+
+
 def test_a_changed_optimizer_or_model_is_not_resumed(recipe, tmp_path):
     folder = fit(recipe, out=tmp_path / "run", overrides=["training.max_steps=5"]).folder
     more = ["training.max_steps=null"]

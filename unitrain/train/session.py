@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,19 +75,58 @@ def batchable(split: DataSplit) -> Batchable:
 
 
 def _check_targets(loaded: LoadedRecipe, prepared: Prepared) -> None:
-    """Compare the number of classes with the width of the output that must tell them apart."""
+    """See that the data's classes are those that the output can tell apart."""
+    parts = [part for part in (prepared.train, prepared.validation, prepared.test) if part is not None]
     for name, loss in loaded.losses.items():
         classes = prepared.classes.get(name)
         shape = loaded.graph.shape(loaded.graph.outputs[name])
-        if loss.loss.type != "cross_entropy" or classes is None or not shape:
+        if loss.loss.type not in ("cross_entropy", "binary_cross_entropy") or classes is None or not shape:
             continue
-        if len(classes) > shape[-1]:
-            raise InputError(
-                f"the data has {len(classes)} classes and the output '{name}' is {shape[-1]} wide",
-                field=("model",),
-                found=", ".join(map(str, classes[:12])),
-                hint=f"give the layer '{name}' {len(classes)} units",
-            )
+        binary = loss.loss.type == "binary_cross_entropy"
+        width = 2 if binary else shape[-1]
+        ignored = getattr(loss.loss, "ignore_index", None)
+        # One class a sample is coded by name, 0, 1, ...; arrays hold codes already, some of them perhaps ignored.
+        if prepared.train.targets[name].ndim == 1:
+            _check_names(name, classes, width, ignored, binary)
+        for part in parts:
+            codes = part.targets[name]
+            outside = (codes < 0) | (codes >= width)
+            if ignored is not None:
+                outside &= codes != ignored
+            if outside.any():
+                code = codes[outside][0]
+                raise InputError(
+                    f"the data has a class that the output '{name}' cannot tell",
+                    field=("loss",),
+                    found=str(code),
+                    allowed=f"0 .. {width - 1}",
+                    hint=None if binary else f"ignore_index: {code} leaves it out",
+                )
+
+
+def _check_names(name: str, classes: Sequence[str], width: int, ignored: int | None, binary: bool) -> None:
+    """Compare the names of the classes with the number that the output can tell apart."""
+    if ignored is not None and list(classes) != [str(code) for code in range(len(classes))]:
+        raise InputError(
+            "ignore_index is a class number, and these classes are numbered in the order of their names",
+            field=("loss",),
+            found=", ".join(classes[:12]),
+            hint="leave the samples that are to be ignored out of the data",
+        )
+    if len(classes) > width and binary:
+        raise InputError(
+            f"the loss does not fit output '{name}': binary_cross_entropy tells two classes apart",
+            field=("loss",),
+            found=", ".join(classes[:12]),
+            hint=f"take cross_entropy, and give the layer '{name}' {len(classes)} units",
+        )
+    if len(classes) > width:
+        raise InputError(
+            f"the data has {len(classes)} classes and the output '{name}' is {width} wide",
+            field=("model",),
+            found=", ".join(classes[:12]),
+            hint=f"give the layer '{name}' {len(classes)} units",
+        )
 
 
 def settings(loaded: LoadedRecipe, device: str) -> Settings:
