@@ -53,13 +53,13 @@ def bound_for(size: int) -> float:
     return 4.0 if size >= 1000 else 8.0 if size >= 100 else 16.0
 
 
-def judge(candidate: Array, reference64: Array, numpy32: Array) -> Verdict:
+def judge(candidate: Array, reference64: Array, *yardsticks: Array, growth: float = 1.0) -> Verdict:
     """Compare a tensor with the float64 reference.
 
     With e the root mean square of the difference from the reference, the tensor passes when
-    e(candidate) <= bound * max(e(numpy32), u * rms(reference)), where u is the unit roundoff of the candidate's
-    precision, and when the same holds of the largest difference with twice the bound. NaN, Inf and -Inf must
-    stand where the reference, rounded to that precision, has them.
+    e(candidate) <= bound * growth * max(e(yardstick), ..., u * rms(reference)), where u is the unit roundoff of
+    the candidate's precision, and when the same holds of the largest difference with twice the bound. NaN, Inf
+    and -Inf must stand where the reference, rounded to that precision, has them.
 
     Parameters
     ----------
@@ -67,9 +67,12 @@ def judge(candidate: Array, reference64: Array, numpy32: Array) -> Verdict:
         What a backend computed, float32 or float64. Another dtype holds exact values and must be equal.
     reference64
         What NumPy computed in float64.
-    numpy32
-        What NumPy computed in float32. Of a float64 candidate the same loss is expected at float64's roundoff,
-        so its error is scaled by 2**-29.
+    yardsticks
+        What else came out of the same computation with errors of float32's size: NumPy's own run in float32, the
+        float64 run from weights that were moved by half an ulp. Of a candidate in another precision the same
+        loss is expected at that precision's roundoff, so the errors are scaled: by 2**-29 for float64.
+    growth
+        How much more than NumPy's a right computation may lose here; see `sum_growth`.
 
     Notes
     -----
@@ -92,15 +95,27 @@ def judge(candidate: Array, reference64: Array, numpy32: Array) -> Verdict:
         return Verdict(True, 0.0, 0.0, bound)
     reference = reference64[finite].astype(np.float64)
     error = candidate[finite].astype(np.float64) - reference
-    # Where NumPy itself overflows it is no yardstick.
-    expected = numpy32[finite].astype(np.float64) - reference
-    expected = expected[np.isfinite(expected)] if np.isfinite(expected).any() else np.zeros(1)
-
     roundoff, smallest = _ROUNDOFF[candidate.dtype], float(np.finfo(candidate.dtype).tiny)
-    expected *= roundoff / _ROUNDOFF[np.dtype(np.float32)]
-    ratio = _rms(error) / max(_rms(expected), roundoff * _rms(reference), smallest)
-    max_ratio = _largest(error) / max(_largest(expected), roundoff * _largest(reference), smallest)
+    rms, largest = roundoff * _rms(reference), roundoff * _largest(reference)
+    for yardstick in yardsticks:
+        expected = yardstick[finite].astype(np.float64) - reference
+        # Where a yardstick itself overflows it is none.
+        expected = expected[np.isfinite(expected)] if np.isfinite(expected).any() else np.zeros(1)
+        expected *= roundoff / _ROUNDOFF[np.dtype(np.float32)]
+        rms, largest = max(rms, _rms(expected)), max(largest, _largest(expected))
+    ratio = _rms(error) / max(growth * rms, smallest)
+    max_ratio = _largest(error) / max(growth * largest, smallest)
     return Verdict(ratio <= bound and max_ratio <= 2 * bound, ratio, max_ratio, bound)
+
+
+def sum_growth(terms: int) -> float:
+    """Return by how much a sum of ``terms`` numbers may lose more than one rounding of each does.
+
+    Numbers of either sign added one after another lose up to sqrt(terms / 2) times that (Higham & Mary 2019, section
+    3); frameworks add in eight lanes or more at once, and NumPy in pairs, which hardly grows. So a sum that is right
+    may be sqrt(terms / 16) times worse than NumPy's.
+    """
+    return max(1.0, float(np.sqrt(terms / 16.0)))
 
 
 def _failure(reason: str, bound: float) -> Verdict:

@@ -111,7 +111,9 @@ def _wanted(graph: Graph, input_gradients: bool) -> frozenset[str]:
     return frozenset(wanted)
 
 
-def backward(done: Pass, output_gradients: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+def backward(
+    done: Pass, output_gradients: Mapping[str, Array], by_node: dict[str, Array] | None = None
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Differentiate ``sum over outputs of sum(gradient * output)``.
 
     Parameters
@@ -120,6 +122,8 @@ def backward(done: Pass, output_gradients: Mapping[str, Array]) -> tuple[dict[st
         A forward pass with ``differentiate``.
     output_gradients
         By output name; an output left out counts as zeros.
+    by_node
+        Takes up the gradient by each node's result, for those that know the whole of it.
 
     Returns
     -------
@@ -137,6 +141,8 @@ def backward(done: Pass, output_gradients: Mapping[str, Array]) -> tuple[dict[st
             dy = values.pop(node.name, None)
             if dy is None:
                 continue
+            if by_node is not None:
+                by_node[node.name] = dy
             input_gradients, local_gradients = back(dy)
             for name, dx in zip(node.inputs, input_gradients, strict=True):
                 if dx is not None:

@@ -1,0 +1,151 @@
+"""Training steps, each from the reference's own state: changes of weights, optimizer state, statistics, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unitrain.backends.contract import Batchable, Plan, Program, TrainingRule
+from unitrain.graph.graph import Graph
+from unitrain.verify.experiments.layers import parameter_growth
+from unitrain.verify.findings import LOSS, MODEL, OPTIMIZER, TensorName
+from unitrain.verify.runner import Array, Runner
+from unitrain.verify.subject import Subject
+from unitrain.verify.verdict import sum_growth
+
+UPDATES = 4
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights and optimizer state at the start of an update, in float32."""
+
+    weights: Mapping[str, Array]
+    slots: Mapping[str, Mapping[str, Array]]
+
+
+@dataclass
+class Steps:
+    """Updates one by one: every runner starts each from the state to which the reference had come.
+
+    Parameters
+    ----------
+    key
+        Names the program among a runner's.
+    graph, weights, rule, data
+        What is trained.
+    plans
+        The batches of each update.
+    isolated
+        Whether gradients are exact by construction, so that what fails is the optimizer or loss by itself.
+    part
+        ``optimizer`` or ``loss of <output>`` to whom all tensors belong; nothing for a whole model.
+    """
+
+    key: str
+    graph: Graph
+    weights: Mapping[str, Array]
+    rule: TrainingRule
+    data: Batchable
+    plans: Sequence[Plan]
+    isolated: bool = False
+    part: str = ""
+    _states: list[State] = field(default_factory=list)
+
+    def begin(self, reference: Runner) -> None:
+        """Let the reference train, and keep the state before each update, rounded to float32."""
+        program = reference.program(self.key, self.graph, self.weights, self.rule)
+        program.load_weights(self.weights)
+        placed = program.place(self.data)
+        state = _state(program)
+        initial = {
+            slot: {name: self.weights[name] if slot == "ema" else np.zeros_like(self.weights[name]) for name in arrays}
+            for slot, arrays in state.slots.items()
+        }
+        state = State(state.weights, initial)
+        for plan in self.plans:
+            self._states.append(state)
+            program.load_weights(state.weights)
+            program.load_slots(state.slots)
+            program.run_steps(placed, plan)
+            state = _state(program)
+
+    def tensors(self, runner: Runner) -> dict[TensorName, Array]:
+        """Return what each update changes; nothing of a runner that does not train."""
+        if not runner.trains:
+            return {}
+        program = runner.program(self.key, self.graph, self.weights, self.rule)
+        placed = program.place(self.data)
+        found: dict[TensorName, Array] = {}
+        for number, (plan, state) in enumerate(zip(self.plans, self._states, strict=True), start=1):
+            start = runner.given(state.weights, f"{self.key} {number}")
+            program.load_weights(start)
+            program.load_slots({slot: runner.given(arrays, f"{slot} {number}") for slot, arrays in state.slots.items()})
+            statistics = program.run_steps(placed, plan)
+            found |= self._changes(program, start, number, runner)
+            found[self._name(f"loss, update {number}", self._loss_part(), self._loss_growth(plan))] = (
+                statistics.losses.astype(runner.precision)
+            )
+            for label, terms in statistics.metric_terms.items():
+                found[self._name(f"sums of {label}, update {number}", LOSS)] = np.array(terms, runner.precision)
+        return found
+
+    def _changes(
+        self, program: Program, start: Mapping[str, Array], number: int, runner: Runner
+    ) -> dict[TensorName, Array]:
+        found: dict[TensorName, Array] = {}
+        owners = {name: node for node in reversed(self.graph.nodes) for name in node.parameters.values()}
+        weights = program.weights()
+        slots = program.slots()
+        for name in self.graph.parameters:
+            node = owners[name]
+            growth = 1.0 if self.isolated else parameter_growth(node, int(self.plans[0].indices.shape[1]))
+            # The difference of two float32 numbers that lie close is exact in float64.
+            change = (weights[name].astype(np.float64) - start[name]).astype(runner.precision)
+            found[self._name(f"change of {name}, update {number}", node.owner, growth)] = change
+            for slot, arrays in slots.items():
+                if name in arrays:
+                    found[self._name(f"{slot} of {name}, update {number}", node.owner, growth)] = arrays[name]
+        return found
+
+    def _name(self, tensor: str, part: str, growth: float = 1.0) -> TensorName:
+        return TensorName("step", self.part or part, tensor, "training", self.isolated, growth)
+
+    def _loss_part(self) -> str:
+        return self.part or MODEL
+
+    def _loss_growth(self, plan: Plan) -> float:
+        sizes = [int(np.prod(self.graph.shape(node))) for node in self.graph.outputs.values()]
+        return sum_growth(int(plan.indices.shape[1]) * max(sizes))
+
+
+def _state(program: Program) -> State:
+    return State(
+        {name: array.astype(np.float32) for name, array in program.weights().items()},
+        {
+            slot: {name: array.astype(np.float32) for name, array in arrays.items()}
+            for slot, arrays in program.slots().items()
+        },
+    )
+
+
+def model_steps(subject: Subject) -> Steps:
+    """Return a few updates of the whole model, on different batches."""
+    update = subject.update()
+    accumulate = min(subject.accumulate, 4)
+    coefficients = update.coefficients(subject.rates(0, UPDATES), 0)
+    plans = []
+    for number in range(UPDATES):
+        first = number * accumulate
+        plans.append(
+            Plan(
+                np.stack([subject.rows(first + micro) for micro in range(accumulate)]),
+                np.repeat(coefficients[number : number + 1], accumulate, axis=0),
+                np.full(accumulate, 1.0 / accumulate),
+                np.arange(accumulate) == accumulate - 1,
+                first,
+            )
+        )
+    return Steps("model", subject.graph, subject.weights, subject.rule(), subject.data, plans)

@@ -1,0 +1,73 @@
+"""Kinks: where a layer's derivative jumps, so that a rounding error before it can turn a gradient around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.numpy.execution import Mode, backward, forward
+from unitrain.graph.graph import Graph, Node
+from unitrain.spec.model import InputSpec
+
+Array = npt.NDArray[Any]
+
+# Where the derivative of an activation jumps.
+KINKS: dict[str, tuple[float, ...]] = {
+    "relu": (0.0,),
+    "relu6": (0.0, 6.0),
+    "leaky_relu": (0.0,),
+    "prelu": (0.0,),
+    "elu": (0.0,),
+    "selu": (0.0,),
+    "hard_sigmoid": (-3.0, 3.0),
+    "hard_swish": (-3.0, 3.0),
+}
+CHOOSING = ("max_pool1d", "max_pool2d", "global_max_pool")
+
+
+def count_flips(graph: Graph, ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, int]:
+    """Count, for each layer with kinks, the elements that lie on different sides in two runs.
+
+    Parameters
+    ----------
+    ours, theirs
+        All values of the graph by node and input name, of the same batch.
+
+    Returns
+    -------
+    flips
+        By node name, in topological order; layers without a flip are left out.
+    """
+    flips: dict[str, int] = {}
+    for node in graph.nodes:
+        source = node.inputs[0]
+        if node.layer.type in KINKS:
+            count = _sides(node, ours[source], theirs[source])
+        elif node.layer.type in CHOOSING:
+            count = int((_chosen(node, ours[source]) != _chosen(node, theirs[source])).sum()) // 2
+        else:
+            continue
+        if count:
+            flips[node.name] = count
+    return flips
+
+
+def _sides(node: Node, ours: Array, theirs: Array) -> int:
+    kinks = KINKS[node.layer.type]
+    # On the kink itself the derivative is that of the left or of the right, so it is a side of its own.
+    return int(sum((np.sign(ours - kink) != np.sign(theirs - kink)).sum() for kink in kinks))
+
+
+def _chosen(node: Node, x: Array) -> Array:
+    """Mark with a sum of ones, ``[batch, ...]``, how often each element is the largest of a window."""
+    graph = Graph("", {"x": InputSpec(shape=node.input_shapes[0])}, (_alone(node),), {node.name: node.name}, {})
+    done = forward(graph, {}, {"x": x.astype(np.float64)}, Mode(), differentiate=True, input_gradients=True)
+    by_input, _ = backward(done, {node.name: np.ones((len(x), *node.output_shape))})
+    return by_input["x"]
+
+
+def _alone(node: Node) -> Node:
+    return Node(node.name, node.layer, ("x",), node.input_shapes, node.output_shape, node.dtype, {})

@@ -1,0 +1,98 @@
+"""Who computes: the reference, the yardsticks that rounding is measured by, and the backends under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends import load_backend, resolve_device
+from unitrain.backends.contract import Arrays, Backend, Precision, Program, Settings, TrainingRule
+from unitrain.graph.graph import Graph
+from unitrain.weights.random import stream
+
+Array = npt.NDArray[Any]
+
+# Half a unit in the last place of float32, relative to the number.
+_HALF_ULP = 2.0**-24
+
+
+@dataclass
+class Runner:
+    """A backend in one precision, with the programs compiled for it so far.
+
+    Parameters
+    ----------
+    label
+        ``numpy``, ``keras``, ...; ``reference``, ``numpy32`` and ``moved <n>`` for the reference and its yardsticks.
+    backend, device, precision, seed
+        How programs are compiled.
+    moved
+        Above 0: every number given is moved at random by up to half an ulp of float32, drawn by this number.
+    """
+
+    label: str
+    backend: Backend
+    device: str
+    precision: Precision
+    seed: int
+    moved: int = 0
+    _programs: dict[str, Program] = field(default_factory=dict)
+
+    @property
+    def trains(self) -> bool:
+        """Whether its programs train and differentiate, and do not infer only."""
+        return getattr(self.backend, "trains", True)
+
+    def program(self, key: str, graph: Graph, weights: Arrays, rule: TrainingRule | None = None) -> Program:
+        """Return the program called ``key``, compiled at the first call."""
+        if key not in self._programs:
+            settings = Settings(self.device, self.precision, self.seed, deterministic=True)
+            self._programs[key] = self.backend.compile(graph, self.given(weights, key), settings, rule)
+        return self._programs[key]
+
+    def given(self, arrays: Arrays, purpose: str) -> dict[str, Array]:
+        """Return arrays in the working precision, as this runner is to be given them."""
+        return {name: self._given(name, array, purpose) for name, array in arrays.items()}
+
+    def _given(self, name: str, array: Array, purpose: str) -> Array:
+        if array.dtype.kind != "f":
+            return array
+        if self.moved:
+            sides = stream(self.moved, "moved", purpose, name).uniform(-1.0, 1.0, array.shape)
+            return array.astype(np.float64) * (1.0 + _HALF_ULP * sides)
+        return array.astype(self.precision, copy=False)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """All who take part.
+
+    Parameters
+    ----------
+    reference
+        NumPy in float64.
+    yardsticks
+        NumPy in float32, and float64 runs from moved numbers.
+    candidates
+        The backends under test.
+    """
+
+    reference: Runner
+    yardsticks: tuple[Runner, ...]
+    candidates: tuple[Runner, ...]
+
+    @classmethod
+    def of(cls, backends: Mapping[str, str], precision: Precision, seed: int, moved: int = 2) -> Cast:
+        """Engage the ``backends`` (name to device, such as ``{"torch": "cuda:0"}``). Raises `InputError`."""
+        numpy = load_backend("numpy")
+        candidates = []
+        for name, device in backends.items():
+            backend = load_backend(name)
+            candidates.append(Runner(name, backend, resolve_device(backend, device), precision, seed))
+        yardsticks = [Runner("numpy32", numpy, "cpu", "float32", seed)]
+        yardsticks += [Runner(f"moved {n}", numpy, "cpu", "float64", seed, n) for n in range(1, moved + 1)]
+        return cls(Runner("reference", numpy, "cpu", "float64", seed), tuple(yardsticks), tuple(candidates))

@@ -1,0 +1,208 @@
+"""One verification, from a subject to a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from unitrain.backends.contract import Precision
+from unitrain.spec.errors import InputError
+from unitrain.verify.causes import find_causes
+from unitrain.verify.experiments import (
+    Experiment,
+    IsolatedLayers,
+    WholeModel,
+    loss_probe,
+    model_steps,
+    optimizer_probe,
+)
+from unitrain.verify.experiments.layers import STEP, output_gradients
+from unitrain.verify.findings import LEVELS, MODEL, Finding, Level, Report, TensorName
+from unitrain.verify.kinks import count_flips
+from unitrain.verify.runner import Array, Cast, Runner
+from unitrain.verify.subject import Subject
+from unitrain.verify.trajectory import Trajectories
+from unitrain.verify.transfer import transfer
+from unitrain.verify.verdict import Verdict, judge
+
+Tell = Callable[[str], None]
+
+
+def verify(
+    subject: Subject,
+    backends: Mapping[str, str],
+    *,
+    levels: Collection[Level] = LEVELS,
+    precision: Precision = "float32",
+    steps: int = 200,
+    tell: Tell = lambda message: None,
+) -> Report:
+    """Show that backends compute what the reference computes.
+
+    Parameters
+    ----------
+    subject
+        The model, its data and its training.
+    backends
+        Names and devices: ``{"keras": "cpu", "torch": "cuda:0"}``.
+    levels
+        What is compared; see `findings.LEVELS`.
+    precision
+        In which the backends work.
+    steps
+        Length of the trajectories, in batches.
+    tell
+        Told what is being done.
+
+    Raises
+    ------
+    InputError
+        A backend or device is not there.
+    """
+    cast = Cast.of(backends, precision, subject.seed)
+    return Session(subject, cast, frozenset(levels), steps, tell).run()
+
+
+@dataclass
+class Session:
+    """A verification under way; arguments as of `verify`."""
+
+    subject: Subject
+    cast: Cast
+    levels: frozenset[Level]
+    steps: int = 200
+    tell: Tell = lambda message: None
+    report: Report = field(init=False)
+    _expected: dict[int, dict[str, dict[TensorName, Array]]] = field(init=False, default_factory=dict)
+    _experiments: list[Experiment] = field(init=False, default_factory=list)
+
+    def run(self) -> Report:
+        """Do all levels, and look for the causes of what failed."""
+        subject = self.subject
+        kind = "of the recipe's data" if subject.real else "drawn within the inputs' ranges"
+        self.report = Report(
+            subject.name,
+            tuple(runner.label for runner in self.cast.candidates),
+            self.cast.candidates[0].precision if self.cast.candidates else "float32",
+            tuple(level for level in LEVELS if level in self.levels),
+            subject.seed,
+            f"batches of {subject.batch_size} samples, {kind}",
+            layers={node.name: node.layer.type for node in subject.graph.nodes},
+        )
+        gradients = output_gradients(subject, self.cast.reference)
+        if self.levels & {"forward", "backward"}:
+            with self._timed("forward and backward"):
+                self._compare(WholeModel(subject, gradients, self.levels))
+                self._compare(IsolatedLayers(subject, gradients, self.levels))
+        if "step" in self.levels:
+            with self._timed("step"):
+                self._step()
+        if "trajectory" in self.levels and subject.losses:
+            with self._timed("trajectory"):
+                self._trajectory()
+        if "transfer" in self.levels:
+            with self._timed("transfer"):
+                self._transfer()
+        if self.report.failures:
+            with self._timed("diagnosis"):
+                self.report.causes = find_causes(self.report, subject, self.cast, self._experiments)
+        return self.report
+
+    def _step(self) -> None:
+        subject = self.subject
+        if not subject.losses:
+            self.report.notes.append("no output is trained: no training steps")
+            return
+        reference = self.cast.reference
+        program = reference.program("model", subject.graph, subject.weights, subject.rule())
+        program.load_weights(subject.weights)
+        outputs = program.predict(subject.batch(0).inputs)
+        probes = [optimizer_probe(subject)]
+        for output in subject.losses:
+            if subject.graph.shape(subject.graph.outputs[output]):
+                probes.append(loss_probe(subject, output, outputs[output]))
+        for steps in (*probes, model_steps(subject)):
+            steps.begin(reference)
+            self._compare(steps)
+
+    def _compare(self, experiment: Experiment) -> None:
+        """Let everybody do an experiment, and judge what comes out."""
+        self._experiments.append(experiment)
+        right = experiment.tensors(self.cast.reference)
+        others = [experiment.tensors(runner) for runner in self.cast.yardsticks]
+        for runner in self.cast.candidates:
+            self.tell(f"{type(experiment).__name__} on {runner.label}")
+            try:
+                found = experiment.tensors(runner)
+            except InputError:
+                raise
+            except Exception as error:  # whatever a framework raises is a finding, and the other backends go on
+                self._raised(runner, type(experiment).__name__, error)
+                continue
+            wanted = right.keys() if runner.trains else found.keys()
+            findings = []
+            for name in wanted:
+                if name in found:
+                    verdict = judge(
+                        found[name], right[name], *(other[name] for other in others), growth=name.growth
+                    )
+                else:
+                    verdict = Verdict(False, np.inf, np.inf, 1.0, "is missing")
+                findings.append(Finding(runner.label, name, verdict))
+            self.report.findings += self._excused(runner, experiment, findings)
+
+    def _raised(self, runner: Runner, what: str, error: Exception) -> None:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        level: Level = "step" if what == "Steps" else "forward"
+        name = TensorName(level, MODEL, what, "training")
+        self.report.findings.append(Finding(runner.label, name, Verdict(False, np.inf, np.inf, 1.0, text)))
+
+    def _excused(self, runner: Runner, experiment: Experiment, findings: list[Finding]) -> list[Finding]:
+        """Excuse gradients of the whole model where rounding moved a value over a kink; they are counted."""
+        suspects = [item for item in findings if item.failed and not item.name.isolated and item.name.level != "forward"]
+        if not suspects or not runner.trains:
+            return findings
+        batches = {"backward": [0], "step": range(4 * min(self.subject.accumulate, 4))}
+        flipped: dict[str, str] = {}
+        for level in {item.name.level for item in suspects}:
+            for number in batches.get(level, ()):
+                layer = self._flip(runner, number)
+                if layer:
+                    flipped.setdefault(level, layer)
+        return [
+            replace(item, excuse=f"flip in {flipped[item.name.level]}")
+            if item in suspects and item.name.level in flipped
+            else item
+            for item in findings
+        ]
+
+    def _flip(self, runner: Runner, number: int) -> str:
+        """Name the first layer of which a backend sees a kink on another side than the reference; or nothing."""
+        subject = self.subject
+        inputs = subject.batch(number).inputs
+        values = []
+        for one in (self.cast.reference, runner):
+            program = one.program("model", subject.graph, subject.weights)
+            program.load_weights(one.given(subject.weights, "model"))
+            values.append({**inputs, **program.activations(inputs, training=True, step=STEP)})
+        return next(iter(count_flips(subject.graph, values[0], values[1])), "")
+
+    def _trajectory(self) -> None:
+        findings, lines = Trajectories(self.subject, self.cast, self.steps, self.tell).run()
+        self.report.findings += findings
+        self.report.trajectories = lines
+
+    def _transfer(self) -> None:
+        for runner in self.cast.candidates:
+            self.tell(f"weights through {runner.label}")
+            self.report.findings += transfer(self.subject, runner)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.report.seconds[what] = time.perf_counter() - started
