@@ -38,7 +38,9 @@ def branches(graph: Graph) -> Graph:
     for node in graph.nodes:
         names = tuple(input_name(node.name, position) for position in range(len(node.inputs)))
         for name, source, shape in zip(names, node.inputs, node.input_shapes, strict=True):
-            inputs[name] = InputSpec(shape=shape, dtype="integer" if graph_dtype(graph, source) == "integer" else "float")
+            inputs[name] = InputSpec(
+                shape=shape, dtype="integer" if graph_dtype(graph, source) == "integer" else "float"
+            )
         own = {local: f"{node.name}.{local}" for local in node.parameters}
         nodes.append(replace(node, inputs=names, parameters=own))
     parameters = {
@@ -78,9 +80,7 @@ class Given:
     outputs: Mapping[str, Array]
 
 
-def reference_given(
-    graph: Graph, weights: Arrays, inputs: Arrays, output_gradients: Arrays, mode: Mode
-) -> Given:
+def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradients: Arrays, mode: Mode) -> Given:
     """Run the reference in float64, and keep what each layer is given: its inputs and its upstream gradient.
 
     A layer on which no output depends, or whose gradient is zero throughout, is given a drawn gradient instead.

@@ -147,9 +147,7 @@ class Session:
             findings = []
             for name in wanted:
                 if name in found:
-                    verdict = judge(
-                        found[name], right[name], *(other[name] for other in others), growth=name.growth
-                    )
+                    verdict = judge(found[name], right[name], *(other[name] for other in others), growth=name.growth)
                 else:
                     verdict = Verdict(False, np.inf, np.inf, 1.0, "is missing")
                 findings.append(Finding(runner.label, name, verdict))
@@ -163,7 +161,9 @@ class Session:
 
     def _excused(self, runner: Runner, experiment: Experiment, findings: list[Finding]) -> list[Finding]:
         """Excuse gradients of the whole model where rounding moved a value over a kink; they are counted."""
-        suspects = [item for item in findings if item.failed and not item.name.isolated and item.name.level != "forward"]
+        suspects = [
+            item for item in findings if item.failed and not item.name.isolated and item.name.level != "forward"
+        ]
         if not suspects or not runner.trains:
             return findings
         batches = {"backward": [0], "step": range(4 * min(self.subject.accumulate, 4))}

@@ -10,6 +10,7 @@ import numpy as np
 
 from unitrain.backends.contract import Plan, Program
 from unitrain.verify.findings import MODEL, Finding, TensorName, Trajectory
+from unitrain.verify.growth import inherited_growth
 from unitrain.verify.kinks import count_flips
 from unitrain.verify.runner import Array, Cast, Runner
 from unitrain.verify.subject import Subject, rows_of
@@ -62,7 +63,9 @@ class Trajectories:
             found = self._judge(runner, course, reference, list(yardsticks.values()))
             outcome, flips = self._outcome(runner, course, reference, found)
             excuse = outcome.removeprefix("PASS until a ") if outcome.startswith("PASS until") else ""
-            findings += [Finding(runner.label, name, verdict, "" if verdict.passed else excuse) for name, verdict in found]
+            findings += [
+                Finding(runner.label, name, verdict, "" if verdict.passed else excuse) for name, verdict in found
+            ]
             distances = self._distances(course, reference)
             lines.append(
                 Trajectory(runner.label, self._points(course), distances, tuple(course.losses), outcome, flips)
@@ -118,7 +121,10 @@ class Trajectories:
         slots = program.slots()
         program.load_slots(
             {
-                slot: {name: subject.weights[name] if slot == "ema" else np.zeros_like(array) for name, array in arrays.items()}
+                slot: {
+                    name: subject.weights[name] if slot == "ema" else np.zeros_like(array)
+                    for name, array in arrays.items()
+                }
                 for slot, arrays in slots.items()
             }
         )
@@ -132,20 +138,24 @@ class Trajectories:
     ) -> list[tuple[TensorName, Verdict]]:
         found: list[tuple[TensorName, Verdict]] = []
         owners = {name: node.owner for node in self.subject.graph.nodes for name in node.parameters.values()}
+        growth = max(inherited_growth(self.subject.graph, self.subject.batch_size, training=True).values())
         for point, step in enumerate(self._edges[1:], start=1):
             if point >= len(reference.weights):
                 break
+            if point >= len(course.weights):
+                continue
             for name in self.subject.graph.parameters:
-                key = TensorName("trajectory", owners[name], f"change of {name}, step {step}", "training")
-                if point >= len(course.weights):
-                    continue
+                tensor = TensorName(
+                    "trajectory", owners[name], f"change of {name}, step {step}", "training", False, growth
+                )
                 change = _change(course, point, name).astype(runner.precision)
                 others = [_change(other, point, name) for other in yardsticks if point < len(other.weights)]
-                found.append((key, judge(change, _change(reference, point, name), *others)))
+                found.append((tensor, judge(change, _change(reference, point, name), *others, growth=growth)))
         losses, right = np.array(course.losses), np.array(reference.losses)
         others = [np.array(other.losses) for other in yardsticks if len(other.losses) == len(right)]
-        verdict = judge(losses.astype(runner.precision), right, *others)
-        found.append((TensorName("trajectory", MODEL, f"losses of {self.steps} steps", "training"), verdict))
+        verdict = judge(losses.astype(runner.precision), right, *others, growth=growth)
+        tensor = TensorName("trajectory", MODEL, f"losses of {self.steps} steps", "training", False, growth)
+        found.append((tensor, verdict))
         return found
 
     def _distances(self, course: Course, reference: Course) -> tuple[float, ...]:

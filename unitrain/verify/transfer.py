@@ -32,7 +32,9 @@ def transfer(subject: Subject, runner: Runner) -> Iterator[Finding]:
     if runner.trains:
         slots = {
             slot: {
-                name: stream(subject.seed, "verify", "transfer", slot, name).uniform(size=array.shape).astype(array.dtype)
+                name: stream(subject.seed, "verify", "transfer", slot, name)
+                .uniform(size=array.shape)
+                .astype(array.dtype)
                 for name, array in arrays.items()
             }
             for slot, arrays in program.slots().items()

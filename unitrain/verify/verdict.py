@@ -109,13 +109,13 @@ def judge(candidate: Array, reference64: Array, *yardsticks: Array, growth: floa
 
 
 def sum_growth(terms: int) -> float:
-    """Return by how much a sum of ``terms`` numbers may lose more than one rounding of each does.
+    """Return by how much a sum of ``terms`` numbers may lose more than NumPy's, which adds in pairs.
 
-    Numbers of either sign added one after another lose up to sqrt(terms / 2) times that (Higham & Mary 2019, section
-    3); frameworks add in eight lanes or more at once, and NumPy in pairs, which hardly grows. So a sum that is right
-    may be sqrt(terms / 16) times worse than NumPy's.
+    The error of numbers added one after another grows like the square root of their count (Higham & Mary 2019,
+    section 3); frameworks add in many lanes, so the growth begins late. Measured in torch's batch norm in training,
+    which loses most: ratios of 9, 9 and 17 for 320, 1280 and 5120 terms, where this allows 13, 25 and 50.
     """
-    return max(1.0, float(np.sqrt(terms / 16.0)))
+    return max(1.0, float(np.sqrt(terms / 32.0)))
 
 
 def _failure(reason: str, bound: float) -> Verdict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 
@@ -12,19 +11,14 @@ from unitrain.backends.contract import Arrays
 from unitrain.backends.numpy.execution import Mode
 from unitrain.graph.graph import Graph, Node
 from unitrain.verify.findings import MODEL, Level, TensorName
+from unitrain.verify.growth import inherited_growth, layer_growth, parameter_growth
 from unitrain.verify.isolation import Given, branch_weights, branches, input_name, reference_given
 from unitrain.verify.runner import Array, Runner
 from unitrain.verify.subject import Subject, graph_dtype
-from unitrain.verify.verdict import sum_growth
 
 MODES = {"training": True, "inference": False}
 # Number of the step that keys the dropout masks.
 STEP = 3
-
-
-def parameter_growth(node: Node, batch: int) -> float:
-    """Return the growth for gradients by a layer's parameters: sums over the batch and all positions."""
-    return sum_growth(batch * prod(node.output_shape[:-1]))
 
 
 @dataclass
@@ -70,7 +64,9 @@ class IsolatedLayers:
                     found |= self._outputs(mode, program.predict(given.inputs))
                 continue
             upstream = runner.given(given.upstream, f"upstream {mode}")
-            outputs, by_input, by_parameter = program.differentiate(given.inputs, upstream, training=training, step=STEP)
+            outputs, by_input, by_parameter = program.differentiate(
+                given.inputs, upstream, training=training, step=STEP
+            )
             found |= self._outputs(mode, outputs)
             found |= self._gradients(mode, by_input, by_parameter)
         return found
@@ -78,21 +74,26 @@ class IsolatedLayers:
     def _outputs(self, mode: str, outputs: Arrays) -> dict[TensorName, Array]:
         if "forward" not in self.levels:
             return {}
-        names = {name: TensorName("forward", name, "output", mode, True) for name in outputs}
-        return {names[name]: array for name, array in outputs.items()}
+        return {
+            TensorName("forward", node.name, "output", mode, True, self._growth(node, mode)): outputs[node.name]
+            for node in self.graph.nodes
+        }
+
+    def _growth(self, node: Node, mode: str) -> float:
+        return layer_growth(node, self.subject.batch_size, MODES[mode])
 
     def _gradients(self, mode: str, by_input: Arrays, by_parameter: Arrays) -> dict[TensorName, Array]:
         if "backward" not in self.levels:
             return {}
-        batch = len(next(iter(by_input.values()), ()))
         found: dict[TensorName, Array] = {}
         for node in self.graph.nodes:
             for position in range(len(node.inputs)):
                 key = input_name(node.name, position)
                 if key in by_input:
                     label = "gradient by input" if len(node.inputs) == 1 else f"gradient by input {position + 1}"
-                    found[TensorName("backward", node.name, label, mode, True)] = by_input[key]
-            growth = parameter_growth(node, batch)
+                    name = TensorName("backward", node.name, label, mode, True, self._growth(node, mode))
+                    found[name] = by_input[key]
+            growth = parameter_growth(node, self.subject.batch_size)
             for local, canonical in node.parameters.items():
                 if canonical in by_parameter:
                     name = TensorName("backward", node.name, f"gradient by {local}", mode, True, growth)
@@ -126,8 +127,12 @@ class WholeModel:
         if "forward" in self.levels:
             for mode, training in MODES.items():
                 if runner.trains or not training:
+                    growth = inherited_growth(subject.graph, subject.batch_size, training)
                     values = program.activations(inputs, training=training, step=STEP)
-                    found |= {TensorName("forward", name, "output", mode): array for name, array in values.items()}
+                    found |= {
+                        TensorName("forward", name, "output", mode, False, growth[name]): array
+                        for name, array in values.items()
+                    }
         if "backward" in self.levels and runner.trains:
             found |= self._gradients(program.differentiate(inputs, self._seeds(runner), training=True, step=STEP))
         return found
@@ -137,13 +142,14 @@ class WholeModel:
 
     def _gradients(self, differentiated: tuple[Mapping[str, Array], ...]) -> dict[TensorName, Array]:
         _, by_input, by_parameter = differentiated
-        graph = self.subject.graph
+        graph, batch = self.subject.graph, self.subject.batch_size
+        largest = max(inherited_growth(graph, batch, training=True).values())
         found = {
-            TensorName("backward", MODEL, f"gradient by input {name}", "training"): array
+            TensorName("backward", MODEL, f"gradient by input {name}", "training", False, largest): array
             for name, array in by_input.items()
         }
         for node in graph.nodes:
-            growth = parameter_growth(node, self.subject.batch_size)
+            growth = max(parameter_growth(node, batch), largest)
             for local, canonical in node.parameters.items():
                 if canonical in by_parameter and node.owner == node.name:
                     name = TensorName("backward", node.name, f"gradient by {local}", "training", False, growth)

@@ -120,7 +120,9 @@ def loss_probe(subject: Subject, output: str, predictions: Array) -> Steps:
     shape = predictions.shape[1:]
     samples = len(predictions)
     generator = stream(subject.seed, "verify", "predictions", output)
-    drawn = generator.normal(size=predictions.shape) * 10.0 ** generator.uniform(-1.0, 1.5, (samples, *(1,) * len(shape)))
+    drawn = generator.normal(size=predictions.shape) * 10.0 ** generator.uniform(
+        -1.0, 1.5, (samples, *(1,) * len(shape))
+    )
     target = batch.targets[output]
     tables, targets = [predictions, drawn], [target, target]
     if getattr(item.loss, "ignore_index", None) is not None:

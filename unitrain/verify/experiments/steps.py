@@ -9,8 +9,8 @@ import numpy as np
 
 from unitrain.backends.contract import Batchable, Plan, Program, TrainingRule
 from unitrain.graph.graph import Graph
-from unitrain.verify.experiments.layers import parameter_growth
-from unitrain.verify.findings import LOSS, MODEL, OPTIMIZER, TensorName
+from unitrain.verify.findings import LOSS, MODEL, TensorName
+from unitrain.verify.growth import inherited_growth, parameter_growth
 from unitrain.verify.runner import Array, Runner
 from unitrain.verify.subject import Subject
 from unitrain.verify.verdict import sum_growth
@@ -99,9 +99,11 @@ class Steps:
         owners = {name: node for node in reversed(self.graph.nodes) for name in node.parameters.values()}
         weights = program.weights()
         slots = program.slots()
+        batch = int(self.plans[0].indices.shape[1])
+        largest = max(inherited_growth(self.graph, batch, training=True).values())
         for name in self.graph.parameters:
             node = owners[name]
-            growth = 1.0 if self.isolated else parameter_growth(node, int(self.plans[0].indices.shape[1]))
+            growth = 1.0 if self.isolated else max(parameter_growth(node, batch), largest)
             # The difference of two float32 numbers that lie close is exact in float64.
             change = (weights[name].astype(np.float64) - start[name]).astype(runner.precision)
             found[self._name(f"change of {name}, update {number}", node.owner, growth)] = change
