@@ -45,6 +45,7 @@ def _place(finding: Finding, order: list[str]) -> tuple[int, str]:
 
 def _cause(backend: str, part: str, failures: list[Finding], report: Report, subject: Subject) -> Cause:
     failures.sort(key=lambda item: -item.verdict.ratio)
+    kind: str
     if part == OPTIMIZER:
         kind = subject.optimizer.type
     elif part.startswith(f"{LOSS} of "):

@@ -122,9 +122,8 @@ class Session:
         program.load_weights(subject.weights)
         outputs = program.predict(subject.batch(0).inputs)
         probes = [optimizer_probe(subject)]
-        for output in subject.losses:
-            if subject.graph.shape(subject.graph.outputs[output]):
-                probes.append(loss_probe(subject, output, outputs[output]))
+        shaped = [output for output in subject.losses if subject.graph.shape(subject.graph.outputs[output])]
+        probes += [loss_probe(subject, output, outputs[output]) for output in shaped]
         for steps in (*probes, model_steps(subject)):
             steps.begin(reference)
             self._compare(steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from unitrain.backends.contract import Arrays, Batchable, TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers import Embedding
+from unitrain.spec.layers.base import ValueType
 from unitrain.spec.losses import MeanSquaredError
 from unitrain.spec.model import InputSpec
 from unitrain.spec.optimizers import Adam, Optimizer
@@ -120,7 +122,7 @@ def model_subject(
     """Make a subject of a model without data: inputs within their declared ranges and fitting targets are drawn.
 
     Trained outputs have the mean squared error, and Adam trains them, unless stated. The learning rate falls to a
-    tenth after every third update, so that a change of it is among what is verified.
+    tenth for three updates out of six, so that a change of it is among what is verified.
     """
     chosen = optimizer or Adam()
     trained = losses
@@ -139,7 +141,7 @@ def model_subject(
         data,
         trained,
         chosen,
-        rates or (lambda first, count: chosen.lr * 0.1 ** ((np.arange(first, first + count) // 3) % 2)),
+        rates or partial(_falling, chosen.lr),
         accumulate=accumulate,
         seed=seed,
     )
@@ -183,6 +185,11 @@ def recipe_subject(loaded: LoadedRecipe, weights: Arrays | None = None) -> Subje
     return _fitted(subject)
 
 
+def _falling(base: float, first: int, count: int) -> npt.NDArray[np.float64]:
+    steps = np.arange(first, first + count)
+    return np.where(steps // 3 % 2 == 0, base, 0.1 * base)
+
+
 def _fitted(subject: Subject) -> Subject:
     """Make the batch smaller where the model is large."""
     numbers = sum(int(np.prod(node.output_shape)) for node in subject.graph.nodes) or 1
@@ -198,14 +205,15 @@ def draw_input(graph: Graph, name: str, samples: int, generator: np.random.Gener
     given: InputSpec = graph.inputs[name]
     shape = (samples, *given.shape)
     if given.dtype == "integer":
-        tables = [size for size in embedding_sizes(graph, name)]
+        tables = embedding_sizes(graph, name)
         low = 0 if given.low is None else int(np.ceil(given.low))
         high = min([*tables, *([] if given.high is None else [int(np.floor(given.high)) + 1])], default=10)
         return generator.integers(low, max(high, low + 1), shape, dtype=np.int32)
     if given.low is None and given.high is None:
         return generator.normal(size=shape).astype(np.float32)
-    low_end = given.high - 1.0 if given.low is None and given.high is not None else given.low
-    high_end = given.low + 1.0 if given.high is None and given.low is not None else given.high
+    # With one end stated the range is one unit wide.
+    low_end = given.low if given.low is not None else (given.high or 0.0) - 1.0
+    high_end = given.high if given.high is not None else low_end + 1.0
     return generator.uniform(low_end, high_end, shape).astype(np.float32)
 
 
@@ -222,7 +230,7 @@ def embedding_sizes(graph: Graph, name: str) -> list[int]:
     return sizes
 
 
-def graph_dtype(graph: Graph, name: str) -> str:
+def graph_dtype(graph: Graph, name: str) -> ValueType:
     """Return the kind of a node's output or a graph input: ``float`` or ``integer``."""
     return graph.inputs[name].dtype if name in graph.inputs else graph.node(name).dtype
 

@@ -64,11 +64,9 @@ class IsolatedLayers:
                     found |= self._outputs(mode, program.predict(given.inputs))
                 continue
             upstream = runner.given(given.upstream, f"upstream {mode}")
-            outputs, by_input, by_parameter = program.differentiate(
-                given.inputs, upstream, training=training, step=STEP
-            )
+            outputs, *gradients = program.differentiate(given.inputs, upstream, training=training, step=STEP)
             found |= self._outputs(mode, outputs)
-            found |= self._gradients(mode, by_input, by_parameter)
+            found |= self._gradients(mode, *gradients)
         return found
 
     def _outputs(self, mode: str, outputs: Arrays) -> dict[TensorName, Array]:

@@ -56,10 +56,7 @@ def optimizer_probe(subject: Subject) -> Steps:
             {"inputs": {"row": {"shape": [], "dtype": "integer"}}, "layers": layers, "outputs": list(names)}
         )
     )
-    decays = {f"{name}.table": name.startswith("kernel") for name in names}
-    if set(decays) != set(graph.trainable):  # the embedding's parameter has another name
-        decays = {key: key.startswith("kernel") for key in graph.trainable}
-    update = Update(spec, decays)
+    update = Update(spec, {name: name.startswith("kernel") for name in graph.trainable})
     accumulate = min(subject.accumulate, 2)
     count = len(SIZES) * accumulate
     targets: dict[str, Array] = {}

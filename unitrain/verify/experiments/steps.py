@@ -9,6 +9,7 @@ import numpy as np
 
 from unitrain.backends.contract import Batchable, Plan, Program, TrainingRule
 from unitrain.graph.graph import Graph
+from unitrain.train.update import AVERAGE
 from unitrain.verify.findings import LOSS, MODEL, TensorName
 from unitrain.verify.growth import inherited_growth, parameter_growth
 from unitrain.verify.runner import Array, Runner
@@ -61,7 +62,9 @@ class Steps:
         placed = program.place(self.data)
         state = _state(program)
         initial = {
-            slot: {name: self.weights[name] if slot == "ema" else np.zeros_like(self.weights[name]) for name in arrays}
+            slot: {
+                name: self.weights[name] if slot == AVERAGE else np.zeros_like(self.weights[name]) for name in arrays
+            }
             for slot, arrays in state.slots.items()
         }
         state = State(state.weights, initial)
