@@ -17,6 +17,7 @@ from unitrain.backends.contract import Arrays
 from unitrain.backends.numpy.execution import Mode, backward, forward
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.model import InputSpec
+from unitrain.verify.kinks import with_kinks
 from unitrain.verify.subject import graph_dtype
 from unitrain.weights.random import stream
 
@@ -71,19 +72,17 @@ class Given:
         By `input_name`.
     upstream
         Gradients by the outputs of the nodes of kind float, by node name.
-    outputs
-        The reference's results in float64, by node name.
     """
 
     inputs: Mapping[str, Array]
     upstream: Mapping[str, Array]
-    outputs: Mapping[str, Array]
 
 
 def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradients: Arrays, mode: Mode) -> Given:
     """Run the reference in float64, and keep what each layer is given: its inputs and its upstream gradient.
 
-    A layer on which no output depends, or whose gradient is zero throughout, is given a drawn gradient instead.
+    Among the inputs of layers with kinks some are put on the kinks, see `kinks.with_kinks`. A layer on which no
+    output depends, or whose gradient is zero throughout, is given a drawn gradient instead.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradie
     backward(done, {name: array.astype(np.float64) for name, array in output_gradients.items()}, upstream)
     with np.errstate(over="ignore"):
         given_inputs = {
-            input_name(node.name, position): _narrow(done.values[source])
+            input_name(node.name, position): with_kinks(node, _narrow(done.values[source]))
             for node in graph.nodes
             for position, source in enumerate(node.inputs)
         }
@@ -115,7 +114,7 @@ def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradie
                 shape = done.values[node.name].shape
                 gradient = stream(mode.seed, "verify", "upstream", node.name).normal(size=shape)
             given_upstream[node.name] = _narrow(gradient)
-    return Given(given_inputs, given_upstream, {node.name: done.values[node.name] for node in graph.nodes})
+    return Given(given_inputs, given_upstream)
 
 
 def _narrow(array: Array) -> Array:

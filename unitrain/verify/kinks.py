@@ -28,6 +28,27 @@ KINKS: dict[str, tuple[float, ...]] = {
 CHOOSING = ("max_pool1d", "max_pool2d", "global_max_pool")
 
 
+def with_kinks(node: Node, x: Array) -> Array:
+    """Put some elements of a layer's input on its kinks, where frameworks take different derivatives.
+
+    Every seventh element of an activation's input is set on a kink; for layers that choose the largest the last sample
+    becomes coarse, so that many are equal. Other layers' inputs stay as they are. Shape ``[batch, ...]``.
+    """
+    if x.dtype.kind != "f" or not x.size:
+        return x
+    kinks = KINKS.get(node.layer.type)
+    if kinks is not None:
+        changed = x.copy().reshape(-1)
+        places = np.arange(3, changed.size, 7)
+        changed[places] = np.resize(np.array(kinks, changed.dtype), len(places))
+        return changed.reshape(x.shape)
+    if node.layer.type in CHOOSING:
+        coarse = x[-1:]
+        unit = np.std(coarse) or 1.0
+        return np.concatenate([x[:-1], (np.round(coarse / unit) * unit).astype(x.dtype)])
+    return x
+
+
 def count_flips(graph: Graph, ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, int]:
     """Count, for each layer with kinks, the elements that lie on different sides in two runs.
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from unitrain.backends.contract import Precision
+from unitrain.backends.contract import Arrays, Precision
 from unitrain.spec.errors import InputError
 from unitrain.verify.causes import find_causes
 from unitrain.verify.experiments import (
     Experiment,
     IsolatedLayers,
     WholeModel,
+    layer_steps,
     loss_probe,
     model_steps,
     optimizer_probe,
@@ -100,7 +101,7 @@ class Session:
                 self._compare(IsolatedLayers(subject, gradients, self.levels))
         if "step" in self.levels:
             with self._timed("step"):
-                self._step()
+                self._step(gradients)
         if "trajectory" in self.levels and subject.losses:
             with self._timed("trajectory"):
                 self._trajectory()
@@ -112,7 +113,7 @@ class Session:
                 self.report.causes = find_causes(self.report, subject, self.cast, self._experiments)
         return self.report
 
-    def _step(self) -> None:
+    def _step(self, gradients: Arrays) -> None:
         subject = self.subject
         if not subject.losses:
             self.report.notes.append("no output is trained: no training steps")
@@ -124,6 +125,9 @@ class Session:
         probes = [optimizer_probe(subject)]
         shaped = [output for output in subject.losses if subject.graph.shape(subject.graph.outputs[output])]
         probes += [loss_probe(subject, output, outputs[output]) for output in shaped]
+        if set(subject.graph.parameters) != set(subject.graph.trainable):
+            layers = IsolatedLayers(subject, gradients, self.levels)
+            probes.append(layer_steps(layers))
         for steps in (*probes, model_steps(subject)):
             steps.begin(reference)
             self._compare(steps)

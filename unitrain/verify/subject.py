@@ -137,7 +137,7 @@ def model_subject(
     subject = Subject(
         name,
         graph,
-        _as_float32(initialize(graph, seed) if weights is None else weights),
+        _as_float32(varied(graph, seed) if weights is None else weights),
         data,
         trained,
         chosen,
@@ -167,7 +167,7 @@ def recipe_subject(loaded: LoadedRecipe, weights: Arrays | None = None) -> Subje
     subject = Subject(
         recipe.name,
         loaded.graph,
-        _as_float32(initialize(loaded.graph, recipe.seed) if weights is None else weights),
+        _as_float32(varied(loaded.graph, recipe.seed) if weights is None else weights),
         Batchable(
             {name: _working(array) for name, array in samples.inputs.items()},
             {name: _working(array) for name, array in samples.targets.items()},
@@ -195,6 +195,19 @@ def _fitted(subject: Subject) -> Subject:
     numbers = sum(int(np.prod(node.output_shape)) for node in subject.graph.nodes) or 1
     limit = max(2, NUMBERS // numbers)
     return replace(subject, batch_size=min(subject.batch_size, limit, len(subject.data)))
+
+
+def varied(graph: Graph, seed: int) -> dict[str, Array]:
+    """Draw initial weights in which no parameter is constant.
+
+    A bias of zeros or a scale of ones, as a model starts with, would hide that a backend leaves it out.
+    """
+    weights = initialize(graph, seed)
+    for name, array in weights.items():
+        if array.size and np.ptp(array) == 0.0:
+            noise = stream(seed, "verify", "varied", name).uniform(-0.25, 0.25, array.shape)
+            weights[name] = array + noise.astype(array.dtype)
+    return weights
 
 
 def draw_input(graph: Graph, name: str, samples: int, generator: np.random.Generator) -> Array:

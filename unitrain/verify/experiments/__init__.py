@@ -6,7 +6,7 @@ from typing import Protocol
 
 from unitrain.verify.experiments.layers import IsolatedLayers, WholeModel
 from unitrain.verify.experiments.probes import loss_probe, optimizer_probe
-from unitrain.verify.experiments.steps import Steps, model_steps
+from unitrain.verify.experiments.steps import Steps, layer_steps, model_steps
 from unitrain.verify.findings import TensorName
 from unitrain.verify.runner import Array, Runner
 
@@ -15,6 +15,7 @@ __all__ = [
     "IsolatedLayers",
     "Steps",
     "WholeModel",
+    "layer_steps",
     "loss_probe",
     "model_steps",
     "optimizer_probe",

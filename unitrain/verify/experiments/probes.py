@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.backends.contract import ArrayNamespace, Batchable, Plan, Tensor, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, TrainingRule
 from unitrain.graph.resolve import resolve
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.optimizers import Sgd
 from unitrain.train.losses import make_loss
 from unitrain.train.update import Update
-from unitrain.verify.experiments.steps import Steps
+from unitrain.verify.experiments.steps import GivenGradient, Steps
 from unitrain.verify.findings import LOSS, OPTIMIZER
 from unitrain.verify.runner import Array
 from unitrain.verify.subject import Subject
@@ -26,20 +26,6 @@ WIDTH = 256
 # Size of the gradients at each update, relative to the limits of clipping, and the learning rate's factor.
 SIZES = (3.0, 0.5, 3.0, 0.1, 10.0, 1.0)
 RATES = (1.0, 1.0, 1.0, 0.1, 0.1, 0.7)
-
-
-class GivenGradient:
-    """The loss sum(prediction * target): its gradient by the prediction is the target."""
-
-    def terms(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the sum, and 1."""
-        return xp.sum(prediction * target), xp.sum(xp.ones_like(prediction[:1, :1]))
-
-    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Return the target."""
-        return target + xp.zeros_like(prediction)
 
 
 def optimizer_probe(subject: Subject) -> Steps:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unitrain.backends.contract import Batchable, Plan, Program, TrainingRule
+from unitrain.backends.contract import ArrayNamespace, Batchable, Plan, Program, Tensor, TrainingRule
 from unitrain.graph.graph import Graph
-from unitrain.train.update import AVERAGE
+from unitrain.spec.optimizers import Sgd
+from unitrain.train.update import AVERAGE, Update
+from unitrain.verify.experiments.layers import STEP, IsolatedLayers
 from unitrain.verify.findings import LOSS, MODEL, TensorName
 from unitrain.verify.growth import inherited_growth, parameter_growth
 from unitrain.verify.runner import Array, Runner
@@ -103,10 +105,10 @@ class Steps:
         weights = program.weights()
         slots = program.slots()
         batch = int(self.plans[0].indices.shape[1])
-        largest = max(inherited_growth(self.graph, batch, training=True).values())
+        largest = 1.0 if self.isolated else max(inherited_growth(self.graph, batch, training=True).values())
         for name in self.graph.parameters:
             node = owners[name]
-            growth = 1.0 if self.isolated else max(parameter_growth(node, batch), largest)
+            growth = 1.0 if self.part else max(parameter_growth(node, batch), largest)
             # The difference of two float32 numbers that lie close is exact in float64.
             change = (weights[name].astype(np.float64) - start[name]).astype(runner.precision)
             found[self._name(f"change of {name}, update {number}", node.owner, growth)] = change
@@ -134,6 +136,33 @@ def _state(program: Program) -> State:
             for slot, arrays in program.slots().items()
         },
     )
+
+
+def layer_steps(layers: IsolatedLayers) -> Steps:
+    """Return one update of every layer by itself, by plain gradient descent: it shows the running statistics."""
+    graph, given = layers.graph, layers.given["training"]
+    floats = [node.name for node in graph.nodes if node.dtype == "float"]
+    update = Update(Sgd(lr=1.0), dict.fromkeys(graph.trainable, False))
+    rule = TrainingRule({name: (1.0, GivenGradient()) for name in floats}, (), update)
+    data = Batchable(given.inputs, {name: given.upstream[name] for name in floats})
+    rows = np.arange(len(data), dtype=np.int32)[None]
+    plan = Plan(rows, update.coefficients(np.ones(1), 0), np.ones(1), np.ones(1, dtype=bool), STEP)
+    return Steps("branch steps", graph, layers.weights, rule, data, [plan], isolated=True)
+
+
+class GivenGradient:
+    """The loss sum(prediction * target): its gradient by the prediction is the target."""
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum, and 1."""
+        total = xp.sum(prediction * target)
+        return total, xp.ones_like(total)
+
+    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """Return the target."""
+        return target + xp.zeros_like(prediction)
 
 
 def model_steps(subject: Subject) -> Steps:
