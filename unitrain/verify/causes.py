@@ -1,56 +1,190 @@
-"""From many failing tensors to their causes: the first part of each backend that fails by itself."""
+"""From many failing tensors to their causes: the first part of each backend that fails by itself, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from unitrain.verify.experiments import Experiment
-from unitrain.verify.findings import LOSS, MODEL, OPTIMIZER, Cause, Finding, Report
-from unitrain.verify.runner import Cast
+from unitrain.spec.optimizers import Optimizer
+from unitrain.verify.diagnosis import Evidence, explain_layer, explain_loss, explain_optimizer
+from unitrain.verify.diagnosis.evidence import STATISTICS, Task
+from unitrain.verify.experiments import Experiment, IsolatedLayers, Steps
+from unitrain.verify.experiments.layers import MODES, STEP
+from unitrain.verify.findings import LOSS, MODEL, OPTIMIZER, Cause, Finding, Report, TensorName
+from unitrain.verify.isolation import input_name
+from unitrain.verify.runner import Array, Cast, Runner
 from unitrain.verify.subject import Subject
+from unitrain.verify.verdict import judge
+
+# Causes that are explained, a backend: where more fail, one reason stands behind most of them.
+EXPLAINED = 6
 
 
-def find_causes(report: Report, subject: Subject, cast: Cast, experiments: Sequence[Experiment]) -> list[Cause]:
-    """Return the causes of a report's failures, backend by backend in the order of the graph.
+@dataclass
+class Causes:
+    """The search for the causes of a report's failures.
 
-    What fails by itself is a cause. Where nothing does, the first part that fails in the whole model is named.
+    Parameters
+    ----------
+    report, subject, cast
+        Of the verification.
+    experiments
+        What was compared.
+    tell
+        Told what is being done.
     """
-    order = [*report.layers, OPTIMIZER]
-    causes: list[Cause] = []
-    for runner in cast.candidates:
-        failures = [item for item in report.failures if item.backend == runner.label]
-        isolated = [item for item in failures if item.name.isolated]
-        chosen = isolated or _first(failures, order)
-        chosen.sort(key=lambda item: _place(item, order))
-        for part, group in groupby(chosen, key=lambda item: item.name.part):
-            causes.append(_cause(runner.label, part, list(group), report, subject))
-    return causes
+
+    report: Report
+    subject: Subject
+    cast: Cast
+    experiments: Sequence[Experiment]
+    tell: Callable[[str], None] = lambda message: None
+    _found: dict[str, dict[TensorName, Array]] = field(init=False, default_factory=dict)
+
+    def find(self) -> list[Cause]:
+        """Return the causes, backend by backend in the order of the graph.
+
+        What fails by itself is a cause. Where nothing does, the first part that fails in the whole model is named.
+        Where all other backends fail alike and agree with each other, NumPy is the one that is wrong.
+        """
+        causes: list[Cause] = []
+        for runner in self.cast.candidates:
+            failures = [item for item in self.report.failures if item.backend == runner.label]
+            isolated = [item for item in failures if item.name.isolated]
+            chosen = sorted(isolated or self._first(failures), key=self._place)
+            groups = [(part, list(group)) for part, group in groupby(chosen, key=lambda item: item.name.part)]
+            for number, (part, group) in enumerate(groups):
+                cause = self._cause(runner.label, part, group)
+                if isolated and number < EXPLAINED:
+                    self.tell(f"diagnosis of {part} on {runner.label}")
+                    cause = replace(cause, diagnosis=self._explain(runner, part, group))
+                elif not isolated and part != MODEL and cause.level in ("forward", "backward"):
+                    cause = replace(cause, diagnosis="right by itself: what it is given in the model is wrong")
+                causes.append(cause)
+        return self._blamed(causes)
+
+    def _first(self, failures: list[Finding]) -> list[Finding]:
+        """Return the failures of the first part that fails, at the first level where one does."""
+        if not failures:
+            return []
+        level = failures[0].name.level
+        here = [item for item in failures if item.name.level == level]
+        part = min(here, key=self._place).name.part
+        return [item for item in here if item.name.part == part]
+
+    def _place(self, finding: Finding) -> tuple[int, str]:
+        order = [*self.report.layers, OPTIMIZER]
+        part = finding.name.part
+        return (order.index(part) if part in order else len(order) + (part == MODEL), part)
+
+    def _cause(self, backend: str, part: str, failures: list[Finding]) -> Cause:
+        failures.sort(key=lambda item: -item.verdict.ratio)
+        kind: str
+        if part == OPTIMIZER:
+            kind = self.subject.optimizer.type
+        elif part.startswith(f"{LOSS} of "):
+            kind = self.subject.losses[part.removeprefix(f"{LOSS} of ")].loss.type
+        else:
+            kind = self.report.layers.get(part, "")
+        tensors = tuple(dict.fromkeys(item.name.tensor for item in failures))
+        reasons = {item.verdict.reason for item in failures if item.verdict.reason}
+        diagnosis = reasons.pop() if part == MODEL and len(reasons) == 1 else ""
+        return Cause(backend, part, kind, failures[0].name.level, tensors, failures[0].verdict.ratio, diagnosis)
+
+    def _explain(self, runner: Runner, part: str, failures: list[Finding]) -> str:
+        reference, narrow = self.cast.reference, self.cast.yardsticks[0]
+        if part == OPTIMIZER or part.startswith(f"{LOSS} of "):
+            probe = next(item for item in self.experiments if isinstance(item, Steps) and item.part == part)
+            found = self._tensors(runner, probe)
+            if part == OPTIMIZER:
+                optimizer: Optimizer = self.subject.optimizer
+                return explain_optimizer(probe, optimizer, found, reference, narrow)
+            loss = self.subject.losses[part.removeprefix(f"{LOSS} of ")].loss
+            return explain_loss(probe, loss, found, reference, narrow)
+        evidence = self._evidence(runner, part)
+        return explain_layer(evidence) if evidence is not None else ""
+
+    def _evidence(self, runner: Runner, part: str) -> Evidence | None:
+        """Gather what a backend computed for one layer by itself."""
+        layers = next((item for item in self.experiments if isinstance(item, IsolatedLayers)), None)
+        if layers is None:
+            return None
+        whole = replace_levels(layers)
+        node = whole.graph.node(part)
+        found: dict[tuple[str, str], Array] = {}
+        growth: dict[tuple[str, str], float] = {}
+        for name, array in self._tensors(runner, whole).items():
+            if name.part == part:
+                found[name.mode, name.tensor] = array
+                growth[name.mode, name.tensor] = name.growth
+        for steps in (item for item in self.experiments if isinstance(item, Steps) and item.key == "branch steps"):
+            for name, array in self._tensors(runner, steps).items():
+                local = name.tensor.removeprefix(f"{STATISTICS}{part}.").partition(",")[0]
+                canonical = f"{part}.{local}"
+                parameter = whole.graph.parameters.get(canonical) if name.part == part else None
+                if parameter is not None and not parameter.trainable:
+                    found["training", f"{STATISTICS}{local}"] = array
+                    growth["training", f"{STATISTICS}{local}"] = name.growth
+        modes = {mode for mode, _ in found}
+        tasks = {
+            mode: Task(
+                tuple(given.inputs[input_name(part, position)] for position in range(len(node.inputs))),
+                given.upstream.get(part) if runner.trains else None,
+                MODES[mode],
+            )
+            for mode, given in whole.given.items()
+            if mode in modes
+        }
+        parameters = {local: whole.weights[canonical] for local, canonical in node.parameters.items()}
+        return Evidence(node, parameters, tasks, found, growth, self.subject.seed, STEP)
+
+    def _tensors(self, runner: Runner, experiment: Experiment) -> dict[TensorName, Array]:
+        """Return what a runner computed, computing it anew once."""
+        key = f"{runner.label} {id(experiment) if isinstance(experiment, Steps) else type(experiment).__name__}"
+        if key not in self._found:
+            self._found[key] = experiment.tensors(runner)
+        return self._found[key]
+
+    def _blamed(self, causes: list[Cause]) -> list[Cause]:
+        """Blame NumPy for what all others compute otherwise, and alike."""
+        others = [runner for runner in self.cast.candidates if runner.label != "numpy"]
+        if len(others) < 2:
+            return causes
+        kept: list[Cause] = []
+        blamed: set[str] = set()
+        for cause in causes:
+            accused = [item for item in causes if item.part == cause.part]
+            if cause.part in blamed:
+                continue
+            able = [runner for runner in others if runner.trains or cause.level == "forward"]
+            alike = len(able) > 1 and {item.backend for item in accused} >= {runner.label for runner in able}
+            if alike and self._agree(able, cause.part):
+                names = " and ".join(runner.label for runner in able)
+                text = f"{names} agree with each other and not with NumPy: the reference is the odd one"
+                cause = replace(cause, backend="numpy", diagnosis=text)
+                blamed.add(cause.part)
+            kept.append(cause)
+        return kept
+
+    def _agree(self, runners: list[Runner], part: str) -> bool:
+        """Tell whether backends compute the same for a part that all of them compute otherwise than NumPy."""
+        for experiment in self.experiments:
+            tables = [self._tensors(runner, experiment) for runner in runners]
+            for name, first in tables[0].items():
+                if name.part != part or not name.isolated:
+                    continue
+                for other in tables[1:]:
+                    if name in other:
+                        # Two float32 results, each with an error of its own.
+                        twice = judge(first, other[name].astype("float64"), growth=2.0 * name.growth)
+                        if not twice.passed:
+                            return False
+        return True
 
 
-def _first(failures: list[Finding], order: list[str]) -> list[Finding]:
-    """Return the failures of the first part that fails, at the first level where one does."""
-    if not failures:
-        return []
-    level = failures[0].name.level
-    here = [item for item in failures if item.name.level == level]
-    part = min(here, key=lambda item: _place(item, order)).name.part
-    return [item for item in here if item.name.part == part]
-
-
-def _place(finding: Finding, order: list[str]) -> tuple[int, str]:
-    part = finding.name.part
-    return (order.index(part) if part in order else len(order) + (part == MODEL), part)
-
-
-def _cause(backend: str, part: str, failures: list[Finding], report: Report, subject: Subject) -> Cause:
-    failures.sort(key=lambda item: -item.verdict.ratio)
-    kind: str
-    if part == OPTIMIZER:
-        kind = subject.optimizer.type
-    elif part.startswith(f"{LOSS} of "):
-        kind = subject.losses[part.removeprefix(f"{LOSS} of ")].loss.type
-    else:
-        kind = report.layers.get(part, "")
-    tensors = tuple(dict.fromkeys(item.name.tensor for item in failures))
-    return Cause(backend, part, kind, failures[0].name.level, tensors, failures[0].verdict.ratio)
+def replace_levels(layers: IsolatedLayers) -> IsolatedLayers:
+    """Return the experiment on single layers with outputs and gradients, whichever level was asked for."""
+    if layers.levels >= {"forward", "backward"}:
+        return layers
+    return replace(layers, levels=frozenset({"forward", "backward"}))

@@ -158,6 +158,8 @@ class Report:
         Time that each level took.
     versions
         Of the packages used.
+    devices
+        Backend to where it ran.
     """
 
     subject: str
@@ -173,6 +175,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[Finding]:
@@ -188,6 +191,8 @@ class Report:
         """Return everything as plain values for JSON; ratios that are not finite become null."""
         plain = asdict(self)
         plain["findings"] = [_plain_finding(finding) for finding in self.findings]
+        for entry, cause in zip(plain["causes"], self.causes, strict=True):
+            entry["text"] = str(cause)
         return {"passed": self.passed, **_finite(plain)}
 
 

@@ -32,6 +32,8 @@ class Runner:
         How programs are compiled.
     moved
         Above 0: every number given is moved at random by up to half an ulp of float32, drawn by this number.
+    initial_slots
+        By program: the optimizer state that it had when it was compiled.
     """
 
     label: str
@@ -40,6 +42,7 @@ class Runner:
     precision: Precision
     seed: int
     moved: int = 0
+    initial_slots: dict[str, dict[str, dict[str, Array]]] = field(default_factory=dict)
     _programs: dict[str, Program] = field(default_factory=dict)
 
     @property
@@ -52,6 +55,8 @@ class Runner:
         if key not in self._programs:
             settings = Settings(self.device, self.precision, self.seed, deterministic=True)
             self._programs[key] = self.backend.compile(graph, self.given(weights, key), settings, rule)
+            if rule is not None:
+                self.initial_slots[key] = self._programs[key].slots()
         return self._programs[key]
 
     def given(self, arrays: Arrays, purpose: str) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from unitrain.backends.contract import Arrays, Precision
 from unitrain.spec.errors import InputError
-from unitrain.verify.causes import find_causes
+from unitrain.verify.causes import Causes
 from unitrain.verify.experiments import (
     Experiment,
     IsolatedLayers,
@@ -29,6 +29,7 @@ from unitrain.verify.subject import Subject
 from unitrain.verify.trajectory import Trajectories
 from unitrain.verify.transfer import transfer
 from unitrain.verify.verdict import Verdict, judge
+from unitrain.verify.versions import versions
 
 Tell = Callable[[str], None]
 
@@ -93,6 +94,8 @@ class Session:
             subject.seed,
             f"batches of {subject.batch_size} samples, {kind}",
             layers={node.name: node.layer.type for node in subject.graph.nodes},
+            devices={runner.label: runner.device for runner in self.cast.candidates},
+            versions=versions(runner.label for runner in self.cast.candidates),
         )
         gradients = output_gradients(subject, self.cast.reference)
         if self.levels & {"forward", "backward"}:
@@ -110,7 +113,7 @@ class Session:
                 self._transfer()
         if self.report.failures:
             with self._timed("diagnosis"):
-                self.report.causes = find_causes(self.report, subject, self.cast, self._experiments)
+                self.report.causes = Causes(self.report, subject, self.cast, self._experiments, self.tell).find()
         return self.report
 
     def _step(self, gradients: Arrays) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitrain.backends.contract import ArrayNamespace, Batchable, Plan, Program, Tensor, TrainingRule
-from unitrain.graph.graph import Graph
+from unitrain.graph.graph import Graph, Node
 from unitrain.spec.optimizers import Sgd
 from unitrain.train.update import AVERAGE, Update
 from unitrain.verify.experiments.layers import STEP, IsolatedLayers
@@ -19,6 +19,7 @@ from unitrain.verify.subject import Subject
 from unitrain.verify.verdict import sum_growth
 
 UPDATES = 4
+AT_START = ", at the start"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Steps:
         Whether gradients are exact by construction, so that what fails is the optimizer or loss by itself.
     part
         ``optimizer`` or ``loss of <output>`` to whom all tensors belong; nothing for a whole model.
+    measures
+        Whether loss and metrics are compared.
     """
 
     key: str
@@ -55,6 +58,7 @@ class Steps:
     plans: Sequence[Plan]
     isolated: bool = False
     part: str = ""
+    measures: bool = True
     _states: list[State] = field(default_factory=list)
 
     def begin(self, reference: Runner) -> None:
@@ -84,12 +88,18 @@ class Steps:
         program = runner.program(self.key, self.graph, self.weights, self.rule)
         placed = program.place(self.data)
         found: dict[TensorName, Array] = {}
+        owners = self._owners()
+        for slot, arrays in runner.initial_slots[self.key].items():
+            for name, array in arrays.items():
+                found[self._name(f"{slot} of {name}{AT_START}", owners[name].owner)] = array
         for number, (plan, state) in enumerate(zip(self.plans, self._states, strict=True), start=1):
             start = runner.given(state.weights, f"{self.key} {number}")
             program.load_weights(start)
             program.load_slots({slot: runner.given(arrays, f"{slot} {number}") for slot, arrays in state.slots.items()})
             statistics = program.run_steps(placed, plan)
             found |= self._changes(program, start, number, runner)
+            if not self.measures:
+                continue
             found[self._name(f"loss, update {number}", self._loss_part(), self._loss_growth(plan))] = (
                 statistics.losses.astype(runner.precision)
             )
@@ -101,7 +111,7 @@ class Steps:
         self, program: Program, start: Mapping[str, Array], number: int, runner: Runner
     ) -> dict[TensorName, Array]:
         found: dict[TensorName, Array] = {}
-        owners = {name: node for node in reversed(self.graph.nodes) for name in node.parameters.values()}
+        owners = self._owners()
         weights = program.weights()
         slots = program.slots()
         batch = int(self.plans[0].indices.shape[1])
@@ -116,6 +126,9 @@ class Steps:
                 if name in arrays:
                     found[self._name(f"{slot} of {name}, update {number}", node.owner, growth)] = arrays[name]
         return found
+
+    def _owners(self) -> dict[str, Node]:
+        return {name: node for node in reversed(self.graph.nodes) for name in node.parameters.values()}
 
     def _name(self, tensor: str, part: str, growth: float = 1.0) -> TensorName:
         return TensorName("step", self.part or part, tensor, "training", self.isolated, growth)
@@ -147,7 +160,7 @@ def layer_steps(layers: IsolatedLayers) -> Steps:
     data = Batchable(given.inputs, {name: given.upstream[name] for name in floats})
     rows = np.arange(len(data), dtype=np.int32)[None]
     plan = Plan(rows, update.coefficients(np.ones(1), 0), np.ones(1), np.ones(1, dtype=bool), STEP)
-    return Steps("branch steps", graph, layers.weights, rule, data, [plan], isolated=True)
+    return Steps("branch steps", graph, layers.weights, rule, data, [plan], isolated=True, measures=False)
 
 
 class GivenGradient:
