@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,9 @@ class Variant:
 
     text: str
     forward: Forward
+
+
+Variants = Iterator[Variant]
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,14 @@ class Evidence:
         self, key: tuple[str, str], wide: Mapping[tuple[str, str], Array], narrow: Mapping[Any, Array]
     ) -> Verdict:
         return judge(self.found[key], wide[key], narrow[key], growth=self.growth.get(key, 1.0))
+
+
+def keeps_shape(evidence: Evidence, changed: LayerSpec) -> bool:
+    """Tell whether a changed layer gives a result of the same shape."""
+    try:
+        return changed.output_shape(*evidence.node.input_shapes) == evidence.node.output_shape
+    except (ShapeError, ValueError, IndexError):
+        return False
 
 
 def with_fields(layer: LayerSpec) -> Forward:

@@ -217,6 +217,16 @@ def rearranged(order: Callable[[Array], Array], back: Callable[[Array], Array]) 
     return forward
 
 
+def scaled(factor: float) -> Any:
+    """Return the meaning of which result and gradients are ``factor`` times the layer's."""
+
+    def forward(layer: Any, context: Any, parameters: Any, *inputs: Array) -> Any:
+        y, back = IMPLEMENTATIONS[type(layer)](layer, context, parameters, *inputs)
+        return y * factor, lambda dy: back(dy * factor)
+
+    return forward
+
+
 def bound(function: Any, **choices: Any) -> Any:
     """Return a formula with its choices made."""
     return partial(function, **choices)
