@@ -44,8 +44,8 @@ def build(
     model
         A specification, a YAML file, or a resolved graph.
     backend
-        ``numpy`` gives a `NumpyModel`, ``keras`` a functional ``keras.Model``, ``torch`` an ``nn.Module``.
-        Images go in as ``[batch, height, width, channel]`` on all three.
+        ``numpy`` gives a `NumpyModel`, ``keras`` a functional ``keras.Model``, ``torch`` an ``nn.Module``, ``onnx`` an
+        ``onnx.ModelProto`` for inference. Images go in as ``[batch, height, width, channel]`` on all of them.
     arguments
         Values for the model's arguments, such as ``{"classes": 7}``.
     weights

@@ -87,6 +87,8 @@ def test_every_way_into_a_program_is_guarded(backend: str) -> None:
         program.predict(wrong)
     with pytest.raises(InputError, match="table"):
         program.activations(wrong)
+    if not load_backend(backend).trains:
+        return
     with pytest.raises(InputError, match="table"):
         program.differentiate(wrong, gradient)
     if backend == "numpy":  # NumPy looks up with bounds at no cost, so it checks each batch instead of the set

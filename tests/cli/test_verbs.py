@@ -192,7 +192,7 @@ def test_doctor(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["system"]["python"] == platform.python_version()
     assert found["packages"]["numpy"] == np.__version__
     assert found["packages"]["torch"] == "missing: pip install 'unitrain[torch]'"
-    assert found["devices"] == {"numpy": "cpu", "keras": "cpu", "torch": "cpu"}
+    assert found["devices"] == {"numpy": "cpu", "keras": "cpu", "torch": "cpu", "onnx": "cpu"}
     code, out, _ = run("doctor")
     assert code == 0
     assert "missing: pip install 'unitrain[torch]'" in out

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitrain.backends import BACKENDS, load_backend
+from unitrain.backends import TRAINING_BACKENDS, load_backend
 from unitrain.backends.contract import Batchable, Plan, Precision, Settings, TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
@@ -86,7 +86,7 @@ def test_the_running_statistics_after_a_step_are_the_formula() -> None:
     ("backend", "precision"),
     [
         (name, precision)
-        for name in BACKENDS
+        for name in TRAINING_BACKENDS
         for precision in ("float32", "float64")
         if (name, precision) != ("numpy", "float64")
     ],

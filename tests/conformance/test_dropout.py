@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitrain.backends import BACKENDS, load_backend
+from unitrain.backends import BACKENDS, TRAINING_BACKENDS, load_backend
 from unitrain.backends.contract import Batchable, Plan, Precision, Settings, TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
@@ -60,7 +60,7 @@ def expected(name: str, step: int, batch: int = BATCH, seed: int = SEED) -> Arra
     return keep_mask(mask_key(seed, "dropout", name), step, size, rate).reshape(batch, *shape)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", TRAINING_BACKENDS)
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("step", STEPS)
 def test_masks_are_the_definition(backend: str, precision: Precision, step: int) -> None:
@@ -73,7 +73,7 @@ def test_masks_are_the_definition(backend: str, precision: Precision, step: int)
     np.testing.assert_array_equal(found["none"], ones(precision=precision)["row_in"])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", TRAINING_BACKENDS)
 def test_the_gradient_goes_where_the_value_went(backend: str) -> None:
     gradients = {name: np.ones((BATCH, *graph().shape(name)), np.float32) for name in graph().outputs}
     gradients["twin"] *= 0
@@ -83,7 +83,7 @@ def test_the_gradient_goes_where_the_value_went(backend: str) -> None:
         np.testing.assert_array_equal(by_input[f"{name}_in"], outputs[name])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", TRAINING_BACKENDS)
 def test_masks_follow_the_batch_size(backend: str) -> None:
     """A mask is drawn for the whole batch: those of two sizes at one step are different things."""
     for batch in (1, 3, BATCH):
@@ -92,7 +92,7 @@ def test_masks_follow_the_batch_size(backend: str) -> None:
             np.testing.assert_array_equal(found[name] != 0, expected(name, 7, batch), err_msg=name)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", TRAINING_BACKENDS)
 def test_seed_name_and_step_each_change_the_mask(backend: str) -> None:
     first = program(backend, "float32").activations(ones(), training=True, step=0)
     later = program(backend, "float32").activations(ones(), training=True, step=1)
@@ -109,7 +109,7 @@ def test_inference_drops_nothing(backend: str) -> None:
         np.testing.assert_array_equal(array, 1.0, err_msg=name)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", TRAINING_BACKENDS)
 def test_a_block_counts_its_steps_from_the_plans_first(backend: str) -> None:
     """Two blocks are one long block: read back from a bias whose gradient is the mask."""
     layers = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitrain.backends import BACKENDS, load_backend
+from unitrain.backends import BACKENDS, TRAINING_BACKENDS, load_backend
 from unitrain.backends.contract import Precision, Settings
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
@@ -68,18 +68,21 @@ def graph() -> Graph:
 
 @cache
 def gradients(backend: str, precision: Precision, name: str) -> dict[str, Array]:
-    """Run the model, and send a gradient back from one output only."""
+    """Run the model, and send a gradient back from one output only; of a backend for inference, the output alone."""
     generator = np.random.default_rng(0)
     inputs = {
         "x": np.array([KINKS, KINKS[::-1]]),
         "image": generator.integers(-1, 2, (2, 7, 6, 2)).astype(float),
         "steps": generator.integers(-1, 2, (2, 7, 2)).astype(float),
     }
+    inputs = {key: array.astype(precision) for key, array in inputs.items()}
+    if backend not in TRAINING_BACKENDS:
+        return {"output": program(backend, precision).predict(inputs)[name]}
     shape = (2, *graph().shape(graph().outputs[name]))
     seed = {key: np.zeros((2, *graph().shape(node))) for key, node in graph().outputs.items()}
     seed[name] = generator.integers(1, 9, shape).astype(float)
     outputs, by_input, by_parameter = program(backend, precision).differentiate(
-        {key: array.astype(precision) for key, array in inputs.items()},
+        inputs,
         {key: array.astype(precision) for key, array in seed.items()},
     )
     return {"output": outputs[name], **by_input, **by_parameter}
@@ -97,7 +100,7 @@ def program(backend: str, precision: Precision) -> Any:
 def test_kinks_and_ends_are_those_of_the_reference(backend: str, precision: Precision, name: str) -> None:
     found = gradients(backend, precision, name)
     reference, numpy32 = gradients("numpy", "float64", name), gradients("numpy", "float32", name)
-    assert found.keys() == reference.keys()
+    assert found.keys() == (reference.keys() if backend in TRAINING_BACKENDS else {"output"})
     for tensor, array in found.items():
         assert np.isfinite(reference[tensor]).all()
         verdict = judge(array, reference[tensor], numpy32[tensor])

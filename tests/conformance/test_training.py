@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitrain.backends import BACKENDS, load_backend
+from unitrain.backends import TRAINING_BACKENDS, load_backend
 from unitrain.backends.contract import Batchable, Plan, Precision, Settings, TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
@@ -60,8 +60,8 @@ ACCUMULATE = {"adamw, accumulated, clipped, averaged": 2}
 # steps none does here.
 SHORTER = {"lion": 40}
 RUNS: list[tuple[str, Precision]] = [
-    *((name, "float32") for name in BACKENDS),
-    *((name, "float64") for name in BACKENDS if name != "numpy"),
+    *((name, "float32") for name in TRAINING_BACKENDS),
+    *((name, "float64") for name in TRAINING_BACKENDS if name != "numpy"),
 ]
 
 

@@ -8,7 +8,9 @@ from unitrain.backends.contract import Backend
 from unitrain.spec.errors import InputError, unknown_name
 
 # Backend name to the extra that installs it.
-BACKENDS: dict[str, str | None] = {"numpy": None, "keras": "tensorflow", "torch": "torch"}
+BACKENDS: dict[str, str | None] = {"numpy": None, "keras": "tensorflow", "torch": "torch", "onnx": "onnx"}
+# Those whose `Backend.trains` holds, known without importing them.
+TRAINING_BACKENDS = ("numpy", "keras", "torch")
 
 
 def load_backend(name: str) -> Backend:
@@ -33,6 +35,18 @@ def load_backend(name: str) -> Backend:
         ) from None
     backend: Backend = module.BACKEND
     return backend
+
+
+def load_training_backend(name: str) -> Backend:
+    """Import a backend that trains. Raises `InputError` as `load_backend` does, and when it runs inference only."""
+    if name in BACKENDS and name not in TRAINING_BACKENDS:
+        raise InputError(
+            f"the backend '{name}' runs inference only: it cannot train",
+            found=name,
+            allowed=", ".join(TRAINING_BACKENDS),
+            hint=f"train on one of these; `unitrain evaluate` and `predict` then take --backend {name}",
+        )
+    return load_backend(name)
 
 
 def resolve_device(backend: Backend, request: str) -> str:

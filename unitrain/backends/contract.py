@@ -274,6 +274,8 @@ class Backend(Protocol):
     """One framework. Each ``backends/<name>/__init__.py`` offers an object ``BACKEND`` that has this shape."""
 
     name: str
+    trains: bool
+    """Whether its programs train and differentiate; otherwise they run inference alone, and take no rule."""
 
     def devices(self) -> list[str]:
         """List the devices this framework can use here, such as ``["cpu", "cuda:0"]``."""

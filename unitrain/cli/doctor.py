@@ -28,7 +28,7 @@ _EXTRAS = {
     "mlxtend": "all",
 }
 # Not read from unitrain.backends, which imports NumPy.
-_BACKENDS = ("numpy", "keras", "torch")
+_BACKENDS = ("numpy", "keras", "torch", "onnx")
 _CPU_FLAGS = (
     "fma",
     "avx2",

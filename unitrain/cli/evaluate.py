@@ -16,7 +16,7 @@ def evaluate(
     ] = "test",
     data: Annotated[Path | None, typer.Option(help="Measure this file or folder instead, targets included.")] = None,
     backend: Annotated[
-        str | None, typer.Option(help="numpy, keras or torch; by default the one it was trained on.")
+        str | None, typer.Option(help="numpy, keras, torch or onnx; by default the one it was trained on.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

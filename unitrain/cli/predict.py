@@ -13,7 +13,7 @@ def predict(
     data: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, npz, idx, an image or a folder of images.")],
     out: Annotated[Path, typer.Option(help="Where to write: .csv, .parquet or .npz.")],
     backend: Annotated[
-        str | None, typer.Option(help="numpy, keras or torch; by default the one it was trained on.")
+        str | None, typer.Option(help="numpy, keras, torch or onnx; by default the one it was trained on.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,

@@ -55,7 +55,7 @@ def fit(
         Something in the recipe, its model or its data is wrong, or the backend or device is not there.
     """
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
-    place = Place.choose(loaded, backend, device)
+    place = Place.choose(loaded, backend, device, training=True)
     run = Run.assemble(loaded, place, observers=observers)
     folder = RunFolder.create(None if out is None else Path(out), loaded.recipe.name, place.backend.name)
     write_description(folder, run)
@@ -74,7 +74,7 @@ def resume(
     folder = RunFolder.open(Path(path))
     loaded = load_run(folder, overrides)
     environment = folder.read_json(folder.environment)
-    place = Place.choose(loaded, backend or environment.get("backend"), device)
+    place = Place.choose(loaded, backend or environment.get("backend"), device, training=True)
     checkpoint = Checkpoint.load(folder.last)
     if checkpoint.state.epoch >= loaded.recipe.training.epochs:
         raise InputError(
@@ -102,7 +102,7 @@ def rehearse(
 ) -> list[str]:
     """Check everything a run needs, take one step on real data, keep nothing; return lines to print."""
     loaded = load_recipe(recipe, overrides)
-    place = Place.choose(loaded, backend, device)
+    place = Place.choose(loaded, backend, device, training=True)
     run = Run.assemble(loaded, place)
     run.trainer.spec = loaded.recipe.training.model_copy(update={"max_steps": 1})
     run.trainer.validate = None

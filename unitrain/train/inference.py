@@ -92,11 +92,11 @@ class TrainedRun:
         outputs = self.program.predict(split.inputs, size)
         for name, values in outputs.items():
             prefix = "" if len(outputs) == 1 else f"{name}."
-            for label, column in self._readable(name, values.astype(np.float64)).items():
+            for label, column in self.readable(name, values.astype(np.float64)).items():
                 columns[prefix + label] = column
         return Predictions(columns, applied.notes)
 
-    def _readable(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+    def readable(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
         """Turn an output's numbers into classes with probabilities, or numbers in the target's units."""
         loss = self.loaded.losses[name].loss.type if name in self.loaded.losses else None
         classes = self.preprocessing.classes().get(name)

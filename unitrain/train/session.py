@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from unitrain.backends import load_backend, resolve_device
+from unitrain.backends import load_backend, load_training_backend, resolve_device
 from unitrain.backends.contract import Backend, Batchable, Program, Settings
 from unitrain.data.dataset import Split as DataSplit
 from unitrain.data.load import prepare
@@ -30,9 +30,16 @@ class Place:
     device: str
 
     @classmethod
-    def choose(cls, loaded: LoadedRecipe, backend: str | None, device: str | None) -> Place:
-        """Take the command line's choice, else the recipe's. Raises `InputError` when it is not there."""
-        chosen = load_backend(backend or loaded.recipe.backend)
+    def choose(cls, loaded: LoadedRecipe, backend: str | None, device: str | None, *, training: bool = False) -> Place:
+        """Take the command line's choice, else the recipe's.
+
+        Raises
+        ------
+        InputError
+            The backend or device is not there, or the place is for training and the backend cannot.
+        """
+        load = load_training_backend if training else load_backend
+        chosen = load(backend or loaded.recipe.backend)
         return cls(chosen, resolve_device(chosen, device or loaded.recipe.device))
 
 

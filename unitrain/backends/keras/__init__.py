@@ -63,6 +63,7 @@ class KerasBackend:
     """The backend ``keras``."""
 
     name = "keras"
+    trains = True
 
     def devices(self) -> list[str]:
         """Return ``cpu`` and one ``cuda:N`` for each GPU that TensorFlow sees."""

@@ -26,6 +26,7 @@ class NumpyBackend:
     """`contract.Backend` for NumPy."""
 
     name = "numpy"
+    trains = True
 
     def devices(self) -> list[str]:
         """NumPy computes on the CPU."""

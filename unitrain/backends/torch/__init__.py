@@ -14,6 +14,7 @@ class TorchBackend:
     """The backend ``torch``."""
 
     name = "torch"
+    trains = True
 
     def devices(self) -> list[str]:
         """Return ``cpu``, one ``cuda:N`` for each GPU, and ``mps`` where torch has it."""

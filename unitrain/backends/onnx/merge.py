@@ -1,0 +1,25 @@
+"""Layers that join several inputs: in the layout that most of them are in."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from unitrain.backends.onnx.emitter import LayerEmitter, Value
+from unitrain.backends.onnx.registry import implements
+from unitrain.spec.layers.merge import Add, Concatenate, Multiply
+
+
+@implements(Add, Multiply)
+def elementwise(layer: Add | Multiply, b: LayerEmitter, *inputs: Value) -> Value:
+    """Two at a time, in order; both operators stretch axes of size 1."""
+    tensors, layout = b.same_layout(inputs)
+    kind = "Add" if isinstance(layer, Add) else "Mul"
+    return b.value(reduce(lambda left, right: b.op(kind, left, right), tensors), layout)
+
+
+@implements(Concatenate)
+def concatenate(layer: Concatenate, b: LayerEmitter, *inputs: Value) -> Value:
+    """Side by side."""
+    tensors, layout = b.same_layout(inputs)
+    axis = layer.axis % len(inputs[0].shape) + 1
+    return b.value(b.op("Concat", *tensors, axis=inputs[0].axis(axis, layout)), layout)
