@@ -181,9 +181,12 @@ OPTIONS: dict[str, list[Option]] = {
     ],
     "upsample1d": [({}, [SEQ]), ({"factor": 3}, [SEQ]), ({"factor": 1}, [(4, 3)])],
     "upsample2d": [
-        ({"factor": factor, "interpolation": interpolation}, [IMG])
-        for factor in (1, 2, 3, [3, 1], [1, 4], [2, 3])
-        for interpolation in ("nearest", "bilinear")
+        *(
+            ({"factor": factor, "interpolation": interpolation}, [IMG])
+            for factor in (1, 2, 3, [3, 1], [1, 4], [2, 3])
+            for interpolation in ("nearest", "bilinear")
+        ),
+        ({"factor": [3, 5], "interpolation": "bilinear"}, [(11, 6, 3)]),
     ],
     "add": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 1, 2), (5, 1, 1)]), ({}, [(1, 4), (5, 1)]), *RANKS],
     "multiply": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 4, 1), (1, 1, 2)]), ({}, [(1, 4), (5, 1)]), *RANKS],

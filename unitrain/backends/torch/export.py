@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,8 @@ def write_onnx(graph: Graph, weights: Arrays, path: Path, *, opset: int = 21, pr
     InputError
         ``onnxscript`` is not installed, or torch's exporter cannot write the model.
     """
-    try:
-        import onnxscript  # noqa: F401  # torch imports it when it exports
-    except ModuleNotFoundError:
-        raise InputError("torch's ONNX exporter needs onnxscript", hint="pip install onnxscript") from None
+    if find_spec("onnxscript") is None:
+        raise InputError("torch's ONNX exporter needs onnxscript", hint="pip install onnxscript")
     module = GraphModule(graph, weights, Settings(precision=precision)).eval()
     with _quiet(), _blamed("torch.onnx.export", graph):
         program = torch.onnx.export(

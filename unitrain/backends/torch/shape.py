@@ -83,9 +83,12 @@ class Upsample(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Enlarge ``[batch, *spatial, channel]``."""
-        if self.bilinear:
+        if self.bilinear and all(times & (times - 1) == 0 for times in self.factor):
             size = [extent * times for extent, times in zip(x.shape[1:-1], self.factor, strict=True)]
             return channels_last(functional.interpolate(channels_first(x), size, mode="bilinear", align_corners=False))
+        if self.bilinear:
+            # torch rounds the coordinate of every pixel by itself, which drifts where 1 / factor is not exact.
+            return _interpolate(_interpolate(x, 1, self.factor[0]), 2, self.factor[1])
         for axis, times in enumerate(self.factor, start=1):
             x = x.repeat_interleave(times, dim=axis)
         return x
@@ -93,6 +96,18 @@ class Upsample(torch.nn.Module):
     def extra_repr(self) -> str:
         """Show the factors and what lies between."""
         return f"factor={self.factor}, {'bilinear' if self.bilinear else 'nearest'}"
+
+
+def _interpolate(x: torch.Tensor, axis: int, factor: int) -> torch.Tensor:
+    """Enlarge one axis: output ``factor * i + p`` lies at ``i + t``, t = (p + 1/2) / factor - 1/2."""
+    size = x.shape[axis]
+    before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, size - 1)], axis)
+    after = torch.cat([x.narrow(axis, 1, size - 1), x.narrow(axis, size - 1, 1)], axis)
+    phases = []
+    for p in range(factor):
+        t = (p + 0.5) / factor - 0.5
+        phases.append((1 - abs(t)) * x + abs(t) * (before if t < 0 else after))
+    return torch.stack(phases, axis + 1).flatten(axis, axis + 1)
 
 
 @implements(Flatten, Reshape)
