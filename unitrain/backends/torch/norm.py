@@ -87,7 +87,11 @@ class ChannelsLastGroupNorm(torch.nn.GroupNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``[batch, ..., channel]``."""
-        return channels_last(super().forward(channels_first(x)))
+        first = channels_first(x)
+        if torch.is_grad_enabled() and not first.requires_grad:
+            # For such an input in this memory order torch 2.13's backward on the CPU writes through a null pointer.
+            first = first.contiguous()
+        return channels_last(super().forward(first))
 
 
 def _norm(module: torch.nn.Module, layer: BatchNorm | LayerNorm | GroupNorm | RmsNorm) -> dict[str, Slot]:
