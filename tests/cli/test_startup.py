@@ -56,6 +56,8 @@ def test_overview_imports_next_to_nothing(arguments: list[str]) -> None:
         ["fit", "--help"],
         ["evaluate", "--help"],
         ["predict", "--help"],
+        ["verify", "--help"],
+        ["export", "--help"],
         ["doctor", "--help"],
     ],
     ids=" ".join,

@@ -20,7 +20,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 # A tensor of whichever framework the namespace belongs to.
 Tensor = Any
 
-Precision = Literal["float32", "float64"]
+Precision = Literal["float32", "float64", "float16", "bfloat16"]
 
 
 class ArrayNamespace(Protocol):
@@ -210,7 +210,8 @@ class Settings:
     device
         A device name that `Backend.resolve_device` returned.
     precision
-        Working dtype of weights, activations and gradients.
+        Working dtype of weights, activations and gradients, one of the backend's `Backend.precisions`. Of a program
+        in ``float16`` or ``bfloat16`` all arrays that come out are float32 and hold numbers of that format.
     seed
         Keys the dropout masks in deterministic mode, seeds the framework's own generator otherwise.
     deterministic
@@ -276,6 +277,8 @@ class Backend(Protocol):
     name: str
     trains: bool
     """Whether its programs train and differentiate; otherwise they run inference alone, and take no rule."""
+    precisions: tuple[Precision, ...]
+    """In what it computes; `InputError` is raised for the others."""
 
     def devices(self) -> list[str]:
         """List the devices this framework can use here, such as ``["cpu", "cuda:0"]``."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unitrain.graph.graph import Graph
+from unitrain.spec.documents import is_recipe
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers.base import show_shape
 from unitrain.spec.yaml import Document, read_yaml
@@ -94,22 +95,6 @@ def inspect_file(file: Path) -> Finding:
     """Check one file. Raises `InputError`."""
     document = read_yaml(file)
     return _recipe(file) if is_recipe(document) else _model(document)
-
-
-def is_recipe(document: Document) -> bool:
-    """Tell a recipe from a model by its fields. Raises `InputError` when it is neither."""
-    fields = document.data if isinstance(document.data, dict) else {}
-    if fields.keys() & {"model", "data"}:
-        return True
-    if fields.keys() & {"layers", "inputs", "blocks"}:
-        return False
-    raise InputError(
-        "neither a model nor a recipe",
-        file=document.file,
-        line=document.line(()),
-        found=f"fields {', '.join(map(str, fields))}" if fields else type(document.data).__name__,
-        allowed="a model has `inputs` and `layers`; a recipe has `model` and `data`",
-    )
 
 
 def _model(document: Document) -> Finding:

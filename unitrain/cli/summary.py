@@ -9,15 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from unitrain.cli.check import is_recipe
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.graph.summary import Summary, SummaryRow, summarise
 from unitrain.spec.base import validate
-from unitrain.spec.errors import InputError
+from unitrain.spec.documents import is_recipe, read_arguments
 from unitrain.spec.layers.base import Shape, show_shape
 from unitrain.spec.model import ModelSpec
-from unitrain.spec.yaml import parse_yaml, read_yaml
+from unitrain.spec.yaml import read_yaml
 
 
 def summary(
@@ -56,17 +55,6 @@ def _graph(file: Path, settings: list[str]) -> Graph:
 
         return load_recipe(file, [f"model.{setting}" for setting in settings]).graph
     return resolve(validate(ModelSpec, document), read_arguments(settings), document)
-
-
-def read_arguments(settings: list[str]) -> dict[str, Any]:
-    """Read ``name=value`` settings; values are YAML. Raises `InputError`."""
-    arguments = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not (name.strip() and equals and text.strip()):
-            raise InputError("an argument is given as name=value", file="--set", found=setting)
-        arguments[name.strip()] = parse_yaml(text, file=f"--set {name}").data
-    return arguments
 
 
 def _to_plain(result: Summary, batch: int | None) -> dict[str, Any]:

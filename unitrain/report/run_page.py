@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unitrain.spec.errors import InputError
+from unitrain.report.figures import check_report_packages, new_figure, to_svg
 
 # Colours that stay apart for colour-blind readers (Okabe & Ito 2008).
 _TRAINING, _VALIDATION = "#0072B2", "#D55E00"
@@ -44,13 +43,9 @@ def render_run_page(
     InputError
         Matplotlib or Jinja2 is not installed.
     """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401  # only to find out early whether it is there
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"a report needs {error.name}, which is not installed", hint="pip install 'unitrain[report]'"
-        ) from None
+    check_report_packages()
+    import jinja2
+
     template = files("unitrain.report").joinpath("templates/run.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     matrices = [
@@ -88,7 +83,7 @@ def _numbers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _curve(label: str, history: Sequence[Mapping[str, Any]]) -> str:
     """Draw training and validation values of one label against the epoch, as SVG."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for part, colour in (("training", _TRAINING), ("validation", _VALIDATION)):
         points = [(line["epoch"], line[part].get(label)) for line in history]
         known = [(epoch, value) for epoch, value in points if isinstance(value, (int, float))]
@@ -103,18 +98,18 @@ def _curve(label: str, history: Sequence[Mapping[str, Any]]) -> str:
     axes.set_title(label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _rate_curve(history: Sequence[Mapping[str, Any]]) -> str:
     if not history:
         return ""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.plot([line["epoch"] for line in history], [line["learning_rate"] for line in history], color="#009E73")
     axes.set_xlabel("epoch")
     axes.set_title("learning rate")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _confusion(matrix: list[list[float]], classes: Sequence[str]) -> str:
@@ -123,7 +118,7 @@ def _confusion(matrix: list[list[float]], classes: Sequence[str]) -> str:
     names = list(classes) if len(classes) == size else [str(index) for index in range(size)]
     shares = [[cell / max(sum(row), 1e-12) for cell in row] for row in matrix]
     side = min(2.2 + 0.42 * size, 9.0)
-    figure, axes = _figure(side, side)
+    figure, axes = new_figure(side, side)
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set_xticks(range(size), names, rotation=45, ha="right")
     axes.set_yticks(range(size), names)
@@ -134,23 +129,4 @@ def _confusion(matrix: list[list[float]], classes: Sequence[str]) -> str:
             for j, cell in enumerate(row):
                 colour = "white" if shares[i][j] > 0.5 else "black"
                 axes.text(j, i, f"{cell:g}", ha="center", va="center", fontsize=7, color=colour)
-    return _svg(figure)
-
-
-def _figure(width: float = 4.6, height: float = 2.9) -> tuple[Any, Any]:
-    """Make a figure without pyplot, which would keep global state and look for a screen."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return to_svg(figure)

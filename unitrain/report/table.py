@@ -16,9 +16,10 @@ WIDTH = 100
 
 def print_table(
     head: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str | Text]],
     *,
     right: Sequence[str] = (),
+    fixed: Sequence[str] = (),
     foot: Sequence[str] | None = None,
     stream: TextIO | None = None,
 ) -> None:
@@ -32,16 +33,18 @@ def print_table(
     head
         Names of the columns.
     rows
-        Cells, as many a row as there are columns. Columns in which every cell is empty are left out.
+        Cells, as many a row as there are columns; a `Text` brings its own style. Columns in which every cell is empty
+        are left out.
     right
         Names of the columns to align right: numbers.
+    fixed
+        Names of other columns whose cells are never broken into lines.
     foot
         Cells of a last row, under a rule.
     stream
         Where to; standard output by default.
     """
-    output = stream or sys.stdout
-    console = Console(file=output, highlight=False, width=None if output.isatty() else WIDTH)
+    console = make_console(stream)
     used = [index for index in range(len(head)) if any(row[index] for row in rows)]
     table = Table(box=SIMPLE, show_edge=False, show_footer=foot is not None, pad_edge=False)
     for index in used:
@@ -50,10 +53,17 @@ def print_table(
             head[index],
             footer="" if foot is None else Text(foot[index]),
             justify="right" if number else "left",
-            no_wrap=number,
+            no_wrap=number or head[index] in fixed,
             overflow="fold",
         )
     for row in rows:
         # Text, not str: square brackets are shapes here, not markup.
-        table.add_row(*(Text(row[index]) for index in used))
+        cells = (row[index] for index in used)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
     console.print(table)
+
+
+def make_console(stream: TextIO | None = None) -> Console:
+    """Return a console for a stream, standard output by default: as wide as the terminal, or `WIDTH` without one."""
+    output = stream or sys.stdout
+    return Console(file=output, highlight=False, width=None if output.isatty() else WIDTH)

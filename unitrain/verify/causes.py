@@ -59,6 +59,8 @@ class Causes:
                 if isolated and number < EXPLAINED:
                     self.tell(f"diagnosis of {part} on {runner.label}")
                     cause = replace(cause, diagnosis=self._explain(runner, part, group))
+                elif isolated:
+                    cause = replace(cause, diagnosis="fails by itself too; not examined")
                 elif not isolated and part != MODEL and cause.level in ("forward", "backward"):
                     cause = replace(cause, diagnosis="right by itself: what it is given in the model is wrong")
                 causes.append(cause)
@@ -137,7 +139,7 @@ class Causes:
             if mode in modes
         }
         parameters = {local: whole.weights[canonical] for local, canonical in node.parameters.items()}
-        return Evidence(node, parameters, tasks, found, growth, self.subject.seed, STEP)
+        return Evidence(node, parameters, tasks, found, growth, self.subject.seed, STEP, runner.precision)
 
     def _tensors(self, runner: Runner, experiment: Experiment) -> dict[TensorName, Array]:
         """Return what a runner computed, computing it anew once."""
@@ -177,7 +179,8 @@ class Causes:
                 for other in tables[1:]:
                     if name in other:
                         # Two float32 results, each with an error of its own.
-                        twice = judge(first, other[name].astype("float64"), growth=2.0 * name.growth)
+                        wide = other[name].astype("float64")
+                        twice = judge(first, wide, growth=2.0 * name.growth, precision=runners[0].precision)
                         if not twice.passed:
                             return False
         return True

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays
+from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.numpy.execution import Mode, backward, forward
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.model import InputSpec
 from unitrain.verify.kinks import with_kinks
+from unitrain.verify.rounding import rounded, scaled_gradients
 from unitrain.verify.subject import graph_dtype
 from unitrain.weights.random import stream
 
@@ -64,7 +65,7 @@ def branch_weights(graph: Graph, weights: Arrays) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Given:
-    """What the reference gives to each layer, in float32.
+    """What the reference gives to each layer: float32, with numbers of the precision that is verified.
 
     Parameters
     ----------
@@ -78,7 +79,14 @@ class Given:
     upstream: Mapping[str, Array]
 
 
-def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradients: Arrays, mode: Mode) -> Given:
+def reference_given(
+    graph: Graph,
+    weights: Arrays,
+    inputs: Arrays,
+    output_gradients: Arrays,
+    mode: Mode,
+    precision: Precision = "float32",
+) -> Given:
     """Run the reference in float64, and keep what each layer is given: its inputs and its upstream gradient.
 
     Among the inputs of layers with kinks some are put on the kinks, see `kinks.with_kinks`. A layer on which no
@@ -90,6 +98,8 @@ def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradie
         One batch, by input name.
     output_gradients
         By output name.
+    precision
+        What the layers are to compute in: they are given numbers of it, of float64 those that float32 has too.
     """
     wide = {name: array.astype(np.float64) for name, array in weights.items()}
     prepared = {
@@ -101,7 +111,7 @@ def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradie
     backward(done, {name: array.astype(np.float64) for name, array in output_gradients.items()}, upstream)
     with np.errstate(over="ignore"):
         given_inputs = {
-            input_name(node.name, position): with_kinks(node, _narrow(done.values[source]))
+            input_name(node.name, position): _narrow(with_kinks(node, _narrow(done.values[source])), precision)
             for node in graph.nodes
             for position, source in enumerate(node.inputs)
         }
@@ -114,8 +124,8 @@ def reference_given(graph: Graph, weights: Arrays, inputs: Arrays, output_gradie
                 shape = done.values[node.name].shape
                 gradient = stream(mode.seed, "verify", "upstream", node.name).normal(size=shape)
             given_upstream[node.name] = _narrow(gradient)
-    return Given(given_inputs, given_upstream)
+    return Given(given_inputs, scaled_gradients(given_upstream, "float32" if precision == "float64" else precision))
 
 
-def _narrow(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+def _narrow(array: Array, precision: Precision = "float32") -> Array:
+    return rounded(array.astype(np.float32), precision).astype(np.float32) if array.dtype.kind == "f" else array

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from unitrain.backends import load_backend, resolve_device
 from unitrain.backends.contract import Arrays, Backend, Precision, Program, Settings, TrainingRule
+from unitrain.backends.precision import check_precision
 from unitrain.graph.graph import Graph
+from unitrain.verify.rounding import rounded
 from unitrain.weights.random import stream
 
 Array = npt.NDArray[Any]
@@ -69,7 +71,7 @@ class Runner:
         if self.moved:
             sides = stream(self.moved, "moved", purpose, name).uniform(-1.0, 1.0, array.shape)
             return array.astype(np.float64) * (1.0 + _HALF_ULP * sides)
-        return array.astype(self.precision, copy=False)
+        return rounded(array, self.precision)
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,34 @@ class Cast:
         NumPy in float32, and float64 runs from moved numbers.
     candidates
         The backends under test.
+    left_out
+        Those that do not compute in the wanted precision, and why.
     """
 
     reference: Runner
     yardsticks: tuple[Runner, ...]
     candidates: tuple[Runner, ...]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, backends: Mapping[str, str], precision: Precision, seed: int, moved: int = 2) -> Cast:
-        """Engage the ``backends`` (name to device, such as ``{"torch": "cuda:0"}``). Raises `InputError`."""
+        """Engage the ``backends`` (name to device, such as ``{"torch": "cuda:0"}``).
+
+        Those that do not compute in ``precision`` are left out, unless none is left. Raises `InputError`.
+        """
         numpy = load_backend("numpy")
         candidates = []
+        left_out: dict[str, Backend] = {}
         for name, device in backends.items():
             backend = load_backend(name)
+            if precision not in backend.precisions:
+                left_out[name] = backend
+                continue
             candidates.append(Runner(name, backend, resolve_device(backend, device), precision, seed))
         yardsticks = [Runner("numpy32", numpy, "cpu", "float32", seed)]
         yardsticks += [Runner(f"moved {n}", numpy, "cpu", "float64", seed, n) for n in range(1, moved + 1)]
-        return cls(Runner("reference", numpy, "cpu", "float64", seed), tuple(yardsticks), tuple(candidates))
+        if not candidates:
+            for name, backend in left_out.items():
+                check_precision(name, backend.precisions, precision)
+        notes = tuple(f"{name} is left out: it does not compute in {precision}" for name in left_out)
+        return cls(Runner("reference", numpy, "cpu", "float64", seed), tuple(yardsticks), tuple(candidates), notes)

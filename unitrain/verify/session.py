@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from unitrain.backends.contract import Arrays, Precision
+from unitrain.backends.precision import HALF
 from unitrain.spec.errors import InputError
 from unitrain.verify.causes import Causes
 from unitrain.verify.experiments import (
@@ -24,6 +25,7 @@ from unitrain.verify.experiments import (
 from unitrain.verify.experiments.layers import STEP, output_gradients
 from unitrain.verify.findings import LEVELS, MODEL, Finding, Level, Report, TensorName
 from unitrain.verify.kinks import count_flips
+from unitrain.verify.rounding import scaled_gradients
 from unitrain.verify.runner import Array, Cast, Runner
 from unitrain.verify.subject import Subject
 from unitrain.verify.trajectory import Trajectories
@@ -32,6 +34,9 @@ from unitrain.verify.verdict import Verdict, judge
 from unitrain.verify.versions import versions
 
 Tell = Callable[[str], None]
+
+# What is compared in 16 bits. To train in them takes float32 copies of the weights: that is mixed precision.
+HALF_LEVELS: frozenset[Level] = frozenset({"forward", "backward"})
 
 
 def verify(
@@ -54,7 +59,8 @@ def verify(
     levels
         What is compared; see `findings.LEVELS`.
     precision
-        In which the backends work.
+        In which the backends work. In 16 bits all, the reference too, start from weights, inputs and gradients that are
+        rounded to it, and `HALF_LEVELS` are compared.
     steps
         Length of the trajectories, in batches.
     tell
@@ -63,10 +69,23 @@ def verify(
     Raises
     ------
     InputError
-        A backend or device is not there.
+        A backend or device is not there, no backend computes in the precision, or no level is left.
     """
     cast = Cast.of(backends, precision, subject.seed)
-    return Session(subject, cast, frozenset(levels), steps, tell).run()
+    if precision not in HALF:
+        return Session(subject, cast, frozenset(levels), steps, tell).run()
+    kept = frozenset(levels) & HALF_LEVELS
+    if not kept:
+        raise InputError(
+            f"in {precision} results and gradients are compared, and no training",
+            field=("level",),
+            found=", ".join(level for level in LEVELS if level in levels),
+            allowed=", ".join(level for level in LEVELS if level in HALF_LEVELS),
+        )
+    report = Session(subject.rounded(precision), cast, kept, steps, tell).run()
+    out = ", ".join(level for level in LEVELS if level in levels and level not in kept)
+    report.notes += [f"left out in {precision}, in which nothing is trained: {out}"] if out else []
+    return report
 
 
 @dataclass
@@ -89,7 +108,7 @@ class Session:
         self.report = Report(
             subject.name,
             tuple(runner.label for runner in self.cast.candidates),
-            self.cast.candidates[0].precision if self.cast.candidates else "float32",
+            self._precision,
             tuple(level for level in LEVELS if level in self.levels),
             subject.seed,
             f"batches of {subject.batch_size} samples, {kind}",
@@ -97,11 +116,12 @@ class Session:
             devices={runner.label: runner.device for runner in self.cast.candidates},
             versions=versions(runner.label for runner in self.cast.candidates),
         )
-        gradients = output_gradients(subject, self.cast.reference)
+        self.report.notes += self.cast.left_out
+        gradients = scaled_gradients(output_gradients(subject, self.cast.reference), self._precision)
         if self.levels & {"forward", "backward"}:
             with self._timed("forward and backward"):
+                self._compare(IsolatedLayers(subject, gradients, self.levels, self._precision))
                 self._compare(WholeModel(subject, gradients, self.levels))
-                self._compare(IsolatedLayers(subject, gradients, self.levels))
         if "step" in self.levels:
             with self._timed("step"):
                 self._step(gradients)
@@ -115,6 +135,10 @@ class Session:
             with self._timed("diagnosis"):
                 self.report.causes = Causes(self.report, subject, self.cast, self._experiments, self.tell).find()
         return self.report
+
+    @property
+    def _precision(self) -> Precision:
+        return self.cast.candidates[0].precision if self.cast.candidates else "float32"
 
     def _step(self, gradients: Arrays) -> None:
         subject = self.subject
@@ -153,7 +177,13 @@ class Session:
             findings = []
             for name in wanted:
                 if name in found:
-                    verdict = judge(found[name], right[name], *(other[name] for other in others), growth=name.growth)
+                    verdict = judge(
+                        found[name],
+                        right[name],
+                        *(other[name] for other in others),
+                        growth=name.growth,
+                        precision=runner.precision,
+                    )
                 else:
                     verdict = Verdict(False, np.inf, np.inf, 1.0, "is missing")
                 findings.append(Finding(runner.label, name, verdict))
@@ -170,7 +200,7 @@ class Session:
         suspects = [
             item for item in findings if item.failed and not item.name.isolated and item.name.level != "forward"
         ]
-        if not suspects or not runner.trains:
+        if not suspects or not runner.trains or self._at_fault(runner):
             return findings
         batches = {"backward": [0], "step": range(4 * min(self.subject.accumulate, 4))}
         flipped: dict[str, str] = {}
@@ -186,6 +216,10 @@ class Session:
             for item in findings
         ]
 
+    def _at_fault(self, runner: Runner) -> bool:
+        """Tell whether a part of a backend fails by itself: then its flips need not be rounding's."""
+        return any(item.failed and item.name.isolated and item.backend == runner.label for item in self.report.findings)
+
     def _flip(self, runner: Runner, number: int) -> str:
         """Name the first layer of which a backend sees a kink on another side than the reference; or nothing."""
         subject = self.subject
@@ -198,7 +232,7 @@ class Session:
         return next(iter(count_flips(subject.graph, values[0], values[1])), "")
 
     def _trajectory(self) -> None:
-        findings, lines = Trajectories(self.subject, self.cast, self.steps, self.tell).run()
+        findings, lines = Trajectories(self.subject, self.cast, self.steps, self._at_fault, self.tell).run()
         self.report.findings += findings
         self.report.trajectories = lines
 

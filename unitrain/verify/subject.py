@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Batchable, TrainingRule
+from unitrain.backends.contract import Arrays, Batchable, Precision, TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers import Embedding
 from unitrain.spec.layers.base import ValueType
@@ -24,6 +24,7 @@ from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.schedules import make_schedule
 from unitrain.train.session import batchable, prepare_data
 from unitrain.train.update import Update
+from unitrain.verify.rounding import rounded_floats
 from unitrain.weights.initialize import initialize
 from unitrain.weights.random import stream
 
@@ -89,6 +90,11 @@ class Subject:
         losses = {name: (item.factor, make_loss(item.loss)) for name, item in self.losses.items()}
         streamed = [(item.label, item.output, item.metric) for item in self.metrics if item.metric.streams]
         return TrainingRule(losses, streamed, self.update())
+
+    def rounded(self, precision: Precision) -> Subject:
+        """Return the same with weights and inputs rounded to a precision of 16 bits, so that all start alike."""
+        data = replace(self.data, inputs=rounded_floats(self.data.inputs, precision))
+        return replace(self, weights=rounded_floats(self.weights, precision), data=data)
 
     def batch(self, number: int) -> Batchable:
         """Return the samples of one batch, of ``number`` 0, 1, ...: the data in order, again from the start."""

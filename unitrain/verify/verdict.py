@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from unitrain.backends.contract import Precision
+from unitrain.verify.rounding import FORMATS, rounded
 
-# Unit roundoff: half the distance from 1 to the next number.
-_ROUNDOFF = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -53,58 +53,70 @@ def bound_for(size: int) -> float:
     return 4.0 if size >= 1000 else 8.0 if size >= 100 else 16.0
 
 
-def judge(candidate: Array, reference64: Array, *yardsticks: Array, growth: float = 1.0) -> Verdict:
+def judge(
+    candidate: Array,
+    reference64: Array,
+    *yardsticks: Array,
+    growth: float = 1.0,
+    precision: Precision | None = None,
+) -> Verdict:
     """Compare a tensor with the float64 reference.
 
     With e the root mean square of the difference from the reference, the tensor passes when
     e(candidate) <= bound * growth * max(e(yardstick), ..., u * rms(reference)), where u is the unit roundoff of
     the candidate's precision, and when the same holds of the largest difference with twice the bound. NaN, Inf
-    and -Inf must stand where the reference, rounded to that precision, has them.
+    and -Inf must stand where the reference, rounded to that precision, has them; a number so close to the largest one
+    that an error allowed to it takes it over may be either.
 
     Parameters
     ----------
     candidate
-        What a backend computed, float32 or float64. Another dtype holds exact values and must be equal.
+        What a backend computed, floats. Another dtype holds exact values and must be equal.
     reference64
         What NumPy computed in float64.
     yardsticks
         What else came out of the same computation with errors of float32's size: NumPy's own run in float32, the
         float64 run from weights that were moved by half an ulp. Of a candidate in another precision the same
-        loss is expected at that precision's roundoff, so the errors are scaled: by 2**-29 for float64.
+        loss is expected at that precision's roundoff, so the errors are scaled: by 2**-29 for float64, by 2**16 for
+        bfloat16.
     growth
         How much more than NumPy's a right computation may lose here; see `sum_growth`.
+    precision
+        What the candidate was computed in; by default its dtype. Numbers of 16 bits come in arrays of float32.
 
     Notes
     -----
-    Neither yardstick is ever smaller than the smallest normal number: some frameworks flush what lies below
-    to zero. Where all three agree exactly, as after a reshape, the ratios are 0.
+    Neither yardstick is ever smaller than `rounding.Format.unavoidable`: the smallest normal number where frameworks
+    flush what lies below to zero, in float16 u times that number, half the distance of its subnormal numbers. Where
+    all three agree exactly, as after a reshape, the ratios are 0.
     """
     bound = bound_for(reference64.size)
     if candidate.shape != reference64.shape:
         return _failure(f"shape {list(candidate.shape)}, not {list(reference64.shape)}", bound)
-    if candidate.dtype not in _ROUNDOFF:
+    if candidate.dtype.kind != "f":
         equal = bool((candidate == reference64).all())
         return Verdict(True, 0.0, 0.0, bound) if equal else _failure("exact values differ", bound)
-    with np.errstate(over="ignore"):
-        rounded = reference64.astype(candidate.dtype)
-    if misplaced := _misplaced(candidate, rounded):
-        return _failure(misplaced, bound)
-
-    finite = np.isfinite(rounded)
-    if not finite.any():
-        return Verdict(True, 0.0, 0.0, bound)
+    worked_in: Precision = precision or candidate.dtype.name  # type: ignore[assignment]  # floats have no other names
+    form = FORMATS[worked_in]
+    nearest = rounded(reference64, worked_in)
+    finite = np.isfinite(nearest)
     reference = reference64[finite].astype(np.float64)
-    error = candidate[finite].astype(np.float64) - reference
-    roundoff, smallest = _ROUNDOFF[candidate.dtype], float(np.finfo(candidate.dtype).tiny)
-    rms, largest = roundoff * _rms(reference), roundoff * _largest(reference)
+    rms, largest = form.roundoff * _rms(reference), form.roundoff * _largest(reference)
     for yardstick in yardsticks:
         expected = yardstick[finite].astype(np.float64) - reference
         # Where a yardstick itself overflows it is none.
         expected = expected[np.isfinite(expected)] if np.isfinite(expected).any() else np.zeros(1)
-        expected *= roundoff / _ROUNDOFF[np.dtype(np.float32)]
+        expected *= form.roundoff / FORMATS["float32"].roundoff
         rms, largest = max(rms, _rms(expected)), max(largest, _largest(expected))
-    ratio = _rms(error) / max(growth * rms, smallest)
-    max_ratio = _largest(error) / max(growth * largest, smallest)
+
+    margin = 2 * bound * growth * max(largest, form.roundoff * form.largest)
+    either = np.abs(np.abs(reference64) - form.largest) <= margin
+    if misplaced := _misplaced(np.where(either, 0.0, candidate), np.where(either, 0.0, nearest)):
+        return _failure(misplaced, bound)
+    counted = np.isfinite(candidate) & (finite | either)
+    error = candidate[counted].astype(np.float64) - reference64[counted]
+    ratio = _rms(error) / max(growth * rms, form.unavoidable)
+    max_ratio = _largest(error) / max(growth * largest, form.unavoidable)
     return Verdict(ratio <= bound and max_ratio <= 2 * bound, ratio, max_ratio, bound)
 
 
@@ -133,8 +145,8 @@ def _misplaced(candidate: Array, reference: Array) -> str:
 
 
 def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
 def _largest(values: Array) -> float:
-    return float(np.abs(values).max())
+    return float(np.abs(values).max(initial=0.0))

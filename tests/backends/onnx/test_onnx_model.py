@@ -108,16 +108,17 @@ def test_all_layers_in_every_opset(opset: int, precision: Precision) -> None:
 
 
 def test_the_newest_operators_are_chosen() -> None:
-    """gelu exists from opset 20, group norm in the right form from 21, RMS norm from 23; layer norm always."""
+    """gelu exists from opset 20, RMS norm from 23; layer norm always. Group norm's variance is too coarse."""
     graph = graph_of(
         {"type": "gelu"},
         {"type": "group_norm", "groups": 1},
         {"type": "rms_norm"},
         {"type": "layer_norm"},
     )
-    names = {"Gelu": 20, "GroupNormalization": 21, "RMSNormalization": 23, "LayerNormalization": 17}
+    names = {"Gelu": 20, "RMSNormalization": 23, "LayerNormalization": 17}
     for opset in opsets():
         found = kinds(graph, opset=opset)
+        assert not found["GroupNormalization"]
         assert {name for name in names if found[name]} == {name for name, since in names.items() if since <= opset}
 
 
@@ -207,7 +208,9 @@ def test_nothing_is_moved_between_two_convolutions(between: list[dict[str, Any]]
     )
     found = kinds(graph)
     assert found["Transpose"] == 2  # of the input and of the output
-    assert found["Identity"] == found["Reshape"] == 0
+    assert found["Identity"] == 0
+    # Group norm sees the channels of a group as one axis: there and back.
+    assert found["Reshape"] == 2 * sum(layer["type"] == "group_norm" for layer in between)
     assert_right(graph, random_weights(graph), random_inputs(graph))
 
 

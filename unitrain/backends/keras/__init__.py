@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from unitrain.backends.contract import Arrays, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Precision, Program, Settings, TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
 
@@ -64,6 +64,7 @@ class KerasBackend:
 
     name = "keras"
     trains = True
+    precisions: tuple[Precision, ...] = ("float32", "float64", "float16", "bfloat16")
 
     def devices(self) -> list[str]:
         """Return ``cpu`` and one ``cuda:N`` for each GPU that TensorFlow sees."""

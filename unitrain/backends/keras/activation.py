@@ -61,13 +61,20 @@ def gelu_tanh(x: Any) -> Any:
 @saved
 def hard_sigmoid(x: Any) -> Any:
     """``relu6(x + 3) / 6``, whose derivative at -3 and at 3 is 0."""
-    return tf.nn.relu6(x + 3) * (1 / 6)
+    return tf.cast(_hard_sigmoid(x), x.dtype)
 
 
 @saved
 def hard_swish(x: Any) -> Any:
     """``x relu6(x + 3) / 6``, whose derivative at -3 is 0, at 3 is 1."""
-    return x * hard_sigmoid(x)
+    share = _hard_sigmoid(x)
+    return tf.cast(tf.cast(x, share.dtype) * share, x.dtype)
+
+
+def _hard_sigmoid(x: Any) -> Any:
+    """Compute it of 16 bits in float32: in them x + 3 is 6 for some x below 3, where the derivative is not yet 0."""
+    wide = tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+    return tf.nn.relu6(wide + 3) * (1 / 6)
 
 
 _Function = str | Callable[[Any], Any]

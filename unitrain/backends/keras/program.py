@@ -15,6 +15,7 @@ from unitrain.backends.indices import check_indices
 from unitrain.backends.keras.call import Call, compiled
 from unitrain.backends.keras.model import build_model, device_name, load
 from unitrain.backends.keras.training import Placed, Training
+from unitrain.backends.precision import host_dtype
 from unitrain.graph.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -110,7 +111,7 @@ class KerasProgram:
         samples = len(next(iter(inputs.values())))
         if samples == 0:
             return {
-                output: np.empty((0, *self.graph.shape(name)), self._dtype.as_numpy_dtype)
+                output: np.empty((0, *self.graph.shape(name)), host_dtype(self._dtype.name))
                 for output, name in self.graph.outputs.items()
             }
         run = self._inference or self._compile_inference()
@@ -119,7 +120,7 @@ class KerasProgram:
                 run(self._call.prepare({name: inputs[name][first : first + batch_size] for name in self.graph.inputs}))
                 for first in range(0, samples, batch_size)
             ]
-        return {name: np.concatenate([chunk[name].numpy() for chunk in chunks]) for name in self.graph.outputs}
+        return {name: np.concatenate([_read(chunk[name]) for chunk in chunks]) for name in self.graph.outputs}
 
     def _compile_inference(self) -> Callable[..., Any]:
         def infer(inputs: Any) -> Any:
@@ -147,7 +148,7 @@ class KerasProgram:
                 step=tf.constant(step, tf.int64),
                 model=self._tapped,
             )
-        return {node.name: outputs[node.name].numpy() for node in self.graph.nodes}
+        return {node.name: _read(outputs[node.name]) for node in self.graph.nodes}
 
     def differentiate(
         self, inputs: Arrays, output_gradients: Arrays, *, training: bool = True, step: int = 0
@@ -172,13 +173,14 @@ class KerasProgram:
             )
         bindings = self._built.bindings
         return (
-            {name: value.numpy() for name, value in outputs.items()},
+            {name: _read(value) for name, value in outputs.items()},
             {name: _read(value) for name, value in by_input.items()},
             {name: bindings[name].to_canonical(_read(value)) for name, value in by_parameter.items()},
         )
 
 
 def _read(tensor: Any) -> Array:
-    """Copy a tensor or variable to the host; sparse gradients become dense."""
-    array: Array = tf.convert_to_tensor(tensor).numpy()
+    """Copy a tensor or variable to the host: sparse gradients become dense, numbers of 16 bits float32."""
+    dense = tf.convert_to_tensor(tensor)
+    array: Array = (tf.cast(dense, tf.float32) if dense.dtype in (tf.float16, tf.bfloat16) else dense).numpy()
     return array

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from unitrain.backends.contract import Settings
+from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.base import LayerSpec, Shape
 
@@ -48,7 +50,8 @@ class Binding:
     def to_keras(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Bring a canonical array into the variable's layout: a copy in its dtype."""
         turned = np.swapaxes(array, -1, -2) if self.swapped else array
-        return np.array(turned, dtype=self.variable.dtype, order="C").reshape(tuple(self.variable.shape))
+        dtype = tf.as_dtype(self.variable.dtype).as_numpy_dtype  # NumPy alone has no bfloat16
+        return np.array(turned, dtype=dtype, order="C").reshape(tuple(self.variable.shape))
 
     def to_canonical(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Bring an array in the variable's layout into the canonical one."""
@@ -109,6 +112,12 @@ class Context:
         options
             The layer's arguments.
         """
+        if self.settings.precision in HALF and options.get("use_bias"):
+            # TensorFlow would add up the gradient of the bias in 16 bits.
+            without = {local: attribute for local, attribute in (weights or {}).items() if local != "bias"}
+            options["use_bias"] = False
+            product = self.apply(kind, inputs, part=part, weights=without, swapped=swapped, **options)
+            return self.apply(Bias, product, part="bias", weights={"bias": "bias"})
         name = self.node.owner if weights else self.node.name
         name = f"{name}.{part}" if part else name
         if name not in self.parts.layers:
@@ -130,6 +139,20 @@ def saved(thing: _Saved) -> _Saved:
     """Register a layer or function of ours, so that models with it can be saved and loaded."""
     keras.saving.register_keras_serializable(package="unitrain")(thing)
     return thing
+
+
+@saved
+class Bias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Adds a number to each channel, in float32: its gradient, a sum over all positions, is rounded only at its end."""
+
+    def build(self, input_shape: Any) -> None:
+        """Make the variable."""
+        self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, x: Any) -> Any:
+        """Add to ``[batch, ..., channel]``."""
+        wide = tf.cast(x, tf.float32) + tf.cast(tf.convert_to_tensor(self.bias), tf.float32)
+        return tf.cast(wide, x.dtype)
 
 
 IMPLEMENTATIONS: dict[type[LayerSpec], Builder] = {}

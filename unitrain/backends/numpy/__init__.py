@@ -16,7 +16,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     pool,
     shape,
 )
-from unitrain.backends.numpy.model import NumpyModel
+from unitrain.backends.numpy.model import PRECISIONS, NumpyModel
 from unitrain.backends.numpy.program import NumpyProgram
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS
 from unitrain.graph.graph import Graph
@@ -27,6 +27,7 @@ class NumpyBackend:
 
     name = "numpy"
     trains = True
+    precisions = PRECISIONS
 
     def devices(self) -> list[str]:
         """NumPy computes on the CPU."""

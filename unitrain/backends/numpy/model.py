@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Settings
+from unitrain.backends.contract import Arrays, Precision, Settings
 from unitrain.backends.numpy.execution import Mode, Pass, backward, forward, zeros_where_missing
 from unitrain.backends.numpy.registry import Array
+from unitrain.backends.precision import check_precision
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError, unknown_name
 from unitrain.spec.layers.base import show_shape
 from unitrain.spec.model import InputSpec
 from unitrain.weights.initialize import check_weights
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "float64")
 
 
 class NumpyModel:
@@ -45,6 +48,7 @@ class NumpyModel:
     def __init__(self, graph: Graph, weights: Arrays, settings: Settings | None = None) -> None:
         settings = settings or Settings()
         self.graph = graph
+        check_precision("numpy", PRECISIONS, settings.precision)
         self.dtype = np.dtype(settings.precision)
         self.seed = settings.seed
         self.weights: dict[str, Array] = {}

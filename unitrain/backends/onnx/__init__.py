@@ -9,6 +9,7 @@ from unitrain.backends.onnx.model import (
     DEFAULT_OPSET,
     NEWEST_OPSET,
     OLDEST_OPSET,
+    PRECISIONS,
     emit,
     implemented_types,
     opsets,
@@ -24,6 +25,7 @@ class OnnxBackend:
 
     name = "onnx"
     trains = False
+    precisions = PRECISIONS
 
     def devices(self) -> list[str]:
         """onnxruntime computes on the CPU here: results are compared with others', not its speed."""

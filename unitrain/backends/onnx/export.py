@@ -14,8 +14,9 @@ from onnx import ModelProto, checker
 
 from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.onnx.model import DEFAULT_OPSET, emit
-from unitrain.backends.onnx.preprocessing import Preprocessing, with_preprocessing
+from unitrain.backends.onnx.preprocessing import Preprocessing
 from unitrain.backends.onnx.program import _threads
+from unitrain.backends.onnx.surroundings import with_preprocessing
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
 

@@ -25,6 +25,7 @@ from unitrain.backends.onnx import (  # noqa: F401
 )
 from unitrain.backends.onnx.emitter import Emitter, LayerEmitter, Layout, Value
 from unitrain.backends.onnx.registry import IMPLEMENTATIONS
+from unitrain.backends.precision import check_precision
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers import LAYER_TYPES
@@ -38,7 +39,8 @@ DEFAULT_OPSET = 21
 BATCH = "batch"
 # A protobuf message, as which a model is stored, ends at 2 GiB; names and shapes take some of it.
 _MOST_BYTES = 2_000_000_000
-_ELEMENTS = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
+_ELEMENTS = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16}
+PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "float16")
 
 
 def implemented_types() -> frozenset[str]:
@@ -133,6 +135,7 @@ def emit_with_places(
 
 
 def _check(graph: Graph, weights: Arrays, opset: int, precision: Precision) -> None:
+    check_precision("onnx", PRECISIONS, precision)
     problems = check_weights(graph, weights)
     if problems:
         raise InputError(f"the weights do not fit the model '{graph.name}': {'; '.join(problems[:5])}")

@@ -13,7 +13,8 @@ from onnx import ModelProto, ValueInfoProto
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
 from unitrain.backends.indices import check_indices
-from unitrain.backends.onnx.model import DEFAULT_OPSET, emit_with_places
+from unitrain.backends.onnx.model import DEFAULT_OPSET, PRECISIONS, emit_with_places
+from unitrain.backends.precision import check_precision, host_dtype
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError, unknown_name
 from unitrain.spec.layers.base import show_shape
@@ -54,13 +55,15 @@ class OnnxProgram:
         self.graph = graph
         self.opset = opset
         self._settings = settings
+        check_precision("onnx", PRECISIONS, settings.precision)
         self._dtype = np.dtype(settings.precision)
+        self._host = host_dtype(settings.precision)
         self._weights: dict[str, Array] = {}
         self.load_weights(weights)
 
     def weights(self) -> dict[str, Array]:
         """Copy out all parameters, running statistics included, canonical names and layouts."""
-        return {name: array.copy() for name, array in self._weights.items()}
+        return {name: array.astype(self._host) for name, array in self._weights.items()}
 
     def load_weights(self, weights: Arrays) -> None:
         """Take over all parameters, which stand in the model: it is written anew."""
@@ -80,14 +83,17 @@ class OnnxProgram:
         names = list(self.graph.outputs)
         if samples == 0:
             return {
-                output: np.empty((0, *self.graph.shape(node)), self._kind(node))
+                output: self._given_out(np.empty((0, *self.graph.shape(node)), self._kind(node)))
                 for output, node in self.graph.outputs.items()
             }
         chunks = [
             self._session.run(names, {key: array[start : start + batch_size] for key, array in arrays.items()})
             for start in range(0, samples, batch_size)
         ]
-        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
+        return {
+            name: self._given_out(np.concatenate(parts))
+            for name, parts in zip(names, zip(*chunks, strict=True), strict=True)
+        }
 
     def activations(self, inputs: Arrays, *, training: bool = False, step: int = 0) -> dict[str, Array]:
         """Return the output of every node for one batch, in the spec's layout.
@@ -104,9 +110,9 @@ class OnnxProgram:
         # A layer that hands an input of the graph on has its result there.
         found = {**arrays, **dict(zip(names, self._inside.run(names, arrays), strict=True))}
         return {
-            name: np.ascontiguousarray(np.moveaxis(found[tensor], 1, -1))
-            if layout == "channels_first"
-            else found[tensor].copy()
+            name: self._given_out(
+                np.ascontiguousarray(np.moveaxis(found[tensor], 1, -1)) if layout == "channels_first" else found[tensor]
+            )
             for name, (tensor, layout) in self._places.items()
         }
 
@@ -131,6 +137,10 @@ class OnnxProgram:
     ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
         """Refuse: there are no gradients."""
         _refuse("differentiate")
+
+    def _given_out(self, array: Array) -> Array:
+        """Copy a result; numbers of 16 bits come as float32."""
+        return array.astype(self._host if array.dtype.kind == "f" else array.dtype)
 
     def _kind(self, name: str) -> np.dtype[Any]:
         given = self.graph.inputs[name] if name in self.graph.inputs else self.graph.node(name)

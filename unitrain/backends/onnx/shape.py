@@ -62,7 +62,7 @@ def upsample(layer: Upsample1d | Upsample2d, b: LayerEmitter, x: Value) -> Value
         if bilinear
         else {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     )
-    scales = b.floats(np.array([1, 1, *layer.factor]))
+    scales = b.graph.constant(np.array([1, 1, *layer.factor], dtype=np.float32))
     return b.value(b.op("Resize", b.first(x), "", scales, **how), "channels_first")
 
 

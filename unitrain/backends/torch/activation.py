@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, Slot, implements
+from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.window import channels_first, channels_last
 from unitrain.graph.graph import Node
 from unitrain.spec.layers import LayerSpec
@@ -21,7 +22,8 @@ class HardSwish(torch.nn.Hardswish):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply to each element."""
-        return x * functional.relu6(x + 3.0) / 6.0
+        wide = widened(x)
+        return (wide * functional.relu6(wide + 3.0) / 6.0).to(x.dtype)
 
 
 class HardSigmoid(torch.nn.Hardsigmoid):
@@ -29,7 +31,7 @@ class HardSigmoid(torch.nn.Hardsigmoid):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply to each element."""
-        return functional.relu6(x + 3.0) / 6.0
+        return (functional.relu6(widened(x) + 3.0) / 6.0).to(x.dtype)
 
 
 class ChannelsLastPrelu(torch.nn.PReLU):

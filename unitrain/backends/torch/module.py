@@ -24,6 +24,7 @@ from unitrain.backends.torch import (  # noqa: F401
 )
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
 from unitrain.backends.torch.runtime import differentiable, dtype_of
+from unitrain.backends.torch.transfer import copied
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers import LAYER_TYPES
@@ -102,8 +103,7 @@ class GraphModule(torch.nn.Module):
 
     def to_canonical(self, canonical: str, tensor: torch.Tensor) -> npt.NDArray[Any]:
         """Bring a tensor in a parameter's layout back into the canonical one: a copy."""
-        array = tensor.detach().cpu().numpy().copy()
-        return self._places[canonical][1].layout.to_canonical(array, self.graph.parameters[canonical].shape)
+        return self._places[canonical][1].layout.to_canonical(copied(tensor), self.graph.parameters[canonical].shape)
 
     @torch.no_grad()
     def load_canonical(self, weights: Arrays) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
 from unitrain.backends.indices import check_indices
+from unitrain.backends.precision import host_dtype
 from unitrain.backends.torch.dropout import CounterDropout
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.namespace import NAMESPACE
@@ -232,7 +233,7 @@ class TorchProgram:
         samples = len(next(iter(inputs.values())))
         if samples == 0:
             return {
-                output: np.empty((0, *self.graph.shape(name)), self._settings.precision)
+                output: np.empty((0, *self.graph.shape(name)), host_dtype(self._settings.precision))
                 for output, name in self.graph.outputs.items()
             }
         chunks: dict[str, list[Array]] = {name: [] for name in self.graph.outputs}
@@ -241,7 +242,7 @@ class TorchProgram:
                 part = {name: array[first : first + batch_size] for name, array in inputs.items()}
                 outputs, _ = self._call(self._transfer.inputs(part), 0)
                 for name, tensor in outputs.items():
-                    chunks[name].append(tensor.cpu().numpy())
+                    chunks[name].append(copied(tensor))
         return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
     def activations(self, inputs: Arrays, *, training: bool = False, step: int = 0) -> dict[str, Array]:

@@ -25,6 +25,14 @@ def dtype_of(settings: Settings) -> torch.dtype:
     return dtype
 
 
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Return numbers of 16 bits as float32, in which a formula of several operations then rounds only at its end.
+
+    In them x + 3 is 6 for some x below 3, the edge of hard sigmoid.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @contextmanager
 def differentiable() -> Iterator[None]:
     """Record for differentiation even where the caller has switched that off: a loss would not reach the weights."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from unitrain.backends.contract import Batchable
+from unitrain.backends.torch.runtime import widened
 from unitrain.graph.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -77,6 +78,9 @@ class Transfer:
 
 
 def copied(tensor: torch.Tensor) -> Array:
-    """Copy a tensor to the host: what a program gives away is neither its own memory nor its caller's."""
-    array: Array = tensor.detach().cpu().numpy().copy()
+    """Copy a tensor to the host: what a program gives away is neither its own memory nor its caller's.
+
+    Numbers of 16 bits come as float32, see `unitrain.backends.precision.host_dtype`.
+    """
+    array: Array = widened(tensor.detach()).cpu().numpy().copy()
     return array

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unitrain.backends.contract import Precision
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Backward, Context, Forward, Gradients, Parameters, Result
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.base import LayerSpec, ShapeError
@@ -59,6 +60,8 @@ class Evidence:
         As in `judge`, by mode and tensor.
     seed, step
         Key the dropout masks.
+    precision
+        What the backend computed in.
     """
 
     node: Node
@@ -68,6 +71,7 @@ class Evidence:
     growth: Mapping[tuple[str, str], float] = field(default_factory=dict)
     seed: int = 0
     step: int = 0
+    precision: Precision | None = None
     _right: dict[tuple[str, str], Array] | None = field(init=False, default=None)
 
     @property
@@ -143,7 +147,8 @@ class Evidence:
     def _judge(
         self, key: tuple[str, str], wide: Mapping[tuple[str, str], Array], narrow: Mapping[Any, Array]
     ) -> Verdict:
-        return judge(self.found[key], wide[key], narrow[key], growth=self.growth.get(key, 1.0))
+        growth = self.growth.get(key, 1.0)
+        return judge(self.found[key], wide[key], narrow[key], growth=growth, precision=self.precision)
 
 
 def keeps_shape(evidence: Evidence, changed: LayerSpec) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unitrain.backends.contract import Arrays
+from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.numpy.execution import Mode
 from unitrain.graph.graph import Graph, Node
 from unitrain.verify.findings import MODEL, Level, TensorName
@@ -33,11 +33,14 @@ class IsolatedLayers:
         By output name, for the batch.
     levels
         ``forward`` for the outputs, ``backward`` for the gradients.
+    precision
+        What the backends compute in.
     """
 
     subject: Subject
     output_gradients: Arrays
     levels: frozenset[Level]
+    precision: Precision = "float32"
     given: dict[str, Given] = field(init=False)
     graph: Graph = field(init=False)
 
@@ -48,7 +51,12 @@ class IsolatedLayers:
         inputs = subject.batch(0).inputs
         self.given = {
             mode: reference_given(
-                subject.graph, subject.weights, inputs, self.output_gradients, Mode(training, subject.seed, STEP)
+                subject.graph,
+                subject.weights,
+                inputs,
+                self.output_gradients,
+                Mode(training, subject.seed, STEP),
+                self.precision,
             )
             for mode, training in MODES.items()
         }

@@ -1,0 +1,166 @@
+"""A built model of Keras' own parts, so that its file loads where none of our code is.
+
+Layers of ours become Keras' own where there is one of the same meaning in inference, else operations of ``keras.ops``,
+which a ``.keras`` file holds as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import keras
+import numpy as np
+
+from unitrain.backends.keras.activation import (
+    LeakyReLU,
+    PReLU,
+    gelu_exact,
+    gelu_tanh,
+    hard_sigmoid,
+    hard_swish,
+    selu,
+)
+from unitrain.backends.keras.conv import GroupedConv1D, GroupedConv2D
+from unitrain.backends.keras.dropout import CounterDropout
+from unitrain.backends.keras.norm import UnscaledRMSNormalization
+from unitrain.backends.keras.pool import WindowPooling
+from unitrain.backends.keras.registry import KerasLayer, KerasTensor
+from unitrain.backends.keras.shape import BilinearUpSampling2D, Pad, Subsample
+
+
+def standalone(model: Any, replaced: Callable[[KerasLayer], KerasLayer] | None = None) -> Any:
+    """Return the same model, over the same weights, with Keras' own parts in the place of ours.
+
+    ``replaced`` says which layer takes a layer's place; by default see `own_layer`.
+    """
+    for _ in range(8):
+        try:
+            return keras.models.clone_model(model, clone_function=replaced or own_layer, call_function=_call)
+        except ValueError as error:
+            # Keras numbers its operations, and a layer may have such a name. The next numbers are others.
+            if "unique" not in str(error):
+                raise
+            failure = error
+    raise failure
+
+
+def own_layer(layer: KerasLayer) -> KerasLayer:
+    """Return the layer itself, or Keras' own of the same meaning in inference, with its weights."""
+    kind = LAYERS.get(type(layer))
+    if kind is None:
+        return layer
+    if kind is keras.layers.Dropout:
+        return kind(layer.rate, name=layer.name, dtype=layer.dtype_policy)
+    own = kind.from_config(layer.get_config())
+    own.build(layer.get_build_config()["input_shape"])
+    own.set_weights(layer.get_weights())
+    return own
+
+
+def _call(layer: KerasLayer, *inputs: Any, **options: Any) -> KerasTensor:
+    """Apply a layer, or the operations that say what it says."""
+    key: Any = layer.activation if type(layer) is keras.layers.Activation else type(layer)
+    if key in OPERATIONS:
+        return OPERATIONS[key](layer, *inputs)
+    return layer(*inputs, **options)
+
+
+def _gelu_exact(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    return 0.5 * x * (1.0 + keras.ops.erf(x * float(np.sqrt(0.5))))
+
+
+def _gelu_tanh(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    return 0.5 * x * (1.0 + keras.ops.tanh(float(np.sqrt(2.0 / np.pi)) * (x + 0.044715 * x * x * x)))
+
+
+def _leaky_relu(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    return keras.ops.where(x > 0.0, x, float(layer.negative_slope) * x)
+
+
+def _unscaled_rms_norm(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    mean = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
+    return x * keras.ops.rsqrt(mean + layer.epsilon)
+
+
+def _pad(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    amounts = [tuple(pair) for pair in layer.amounts]
+    if layer.mode == "constant":
+        return keras.ops.pad(x, ((0, 0), *amounts), mode="constant", constant_values=float(layer.value))
+    for axis, pads in enumerate(amounts, start=1):
+        if any(pads):
+            source = np.pad(np.arange(x.shape[axis]), pads, layer.mode)
+            x = keras.ops.take(x, source.astype(np.int32), axis=axis)
+    return x
+
+
+def _subsample(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    return x[(slice(None), *(slice(None, None, stride) for stride in layer.strides))]
+
+
+def _bilinear(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    """Interpolate one axis after the other: each new line is a mean of two old ones, edges clamped."""
+    for axis, factor in enumerate(layer.factor, start=1):
+        size = x.shape[axis]
+        place = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+        low = np.floor(place).astype(np.int32)
+        high = np.minimum(low + 1, size - 1).astype(np.int32)
+        share = (place - low).astype(layer.compute_dtype).reshape(-1, *([1] * (3 - axis)))
+        x = keras.ops.take(x, low, axis=axis) * (1 - share) + keras.ops.take(x, high, axis=axis) * share
+    return x
+
+
+def _window_pooling(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    """Pool by joining, for each place in the window, the elements that stand there."""
+    sizes = x.shape[1:-1]
+    fill = 0.0 if layer.average else -np.inf
+    pads = ((0, 0), *(tuple(pair) for pair in layer.padding), (0, 0))
+    padded = keras.ops.pad(x, pads, mode="constant", constant_values=fill)
+    counts = []
+    for size, (before, after), window, spread, stride in zip(
+        sizes, layer.padding, layer.pool_size, layer.dilation, layer.strides, strict=True
+    ):
+        counts.append((size + before + after - (window - 1) * spread - 1) // stride + 1)
+    joined: Any = None
+    for place in product(*(range(window) for window in layer.pool_size)):
+        taken = padded[
+            (
+                slice(None),
+                *(
+                    slice(at * spread, at * spread + (count - 1) * stride + 1, stride)
+                    for at, spread, count, stride in zip(place, layer.dilation, counts, layer.strides, strict=True)
+                ),
+            )
+        ]
+        if joined is not None:
+            taken = joined + taken if layer.average else keras.ops.maximum(joined, taken)
+        joined = taken
+    if not layer.average:
+        return joined
+    share = layer._share(sizes) / float(np.prod(layer.pool_size))
+    return joined * np.asarray(share, dtype=layer.compute_dtype)
+
+
+LAYERS: dict[type, Any] = {
+    CounterDropout: keras.layers.Dropout,
+    GroupedConv1D: keras.layers.Conv1D,
+    GroupedConv2D: keras.layers.Conv2D,
+    PReLU: keras.layers.PReLU,
+}
+"""Layers of ours to Keras' own of the same arguments and weights. In training these differ: see the layers."""
+
+OPERATIONS: dict[Any, Callable[..., KerasTensor]] = {
+    selu: lambda layer, x: keras.ops.selu(x),
+    gelu_exact: _gelu_exact,
+    gelu_tanh: _gelu_tanh,
+    hard_sigmoid: lambda layer, x: keras.ops.relu6(x + 3.0) * (1.0 / 6.0),
+    hard_swish: lambda layer, x: x * (keras.ops.relu6(x + 3.0) * (1.0 / 6.0)),
+    LeakyReLU: _leaky_relu,
+    UnscaledRMSNormalization: _unscaled_rms_norm,
+    Pad: _pad,
+    Subsample: _subsample,
+    BilinearUpSampling2D: _bilinear,
+    WindowPooling: _window_pooling,
+}
+"""Layers without weights, and functions of ``Activation`` layers, to the operations that say the same."""

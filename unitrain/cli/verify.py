@@ -1,0 +1,216 @@
+"""`unitrain verify`: show that all backends compute the same, or name the layer that differs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from unitrain.spec.errors import InputError, Problem, unknown_name
+
+if TYPE_CHECKING:
+    from unitrain.backends.contract import Precision
+    from unitrain.cli.status import Status
+    from unitrain.verify.findings import Level
+    from unitrain.verify.subject import Subject
+
+
+def verify(
+    sources: Annotated[list[Path], typer.Argument(help="Models, recipes and run folders.", show_default=False)],
+    backends: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="numpy, keras, torch, onnx, by commas; by default all that are installed."),
+    ] = None,
+    level: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES", help="forward, backward, step, trajectory, transfer or all, by commas or repeated."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Length of the training runs, in batches.")] = 200,
+    dtype: Annotated[
+        str, typer.Option(help="float32, float64, float16 or bfloat16: in which the backends work.")
+    ] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto; NumPy stays on the CPU.")] = "cpu",
+    seed: Annotated[int | None, typer.Option(min=0, help="Keys weights, drawn data and dropout.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="A model's argument, or a recipe's field: optimizer.lr=0.1."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every layer, not the worst ones only.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all tensors and plots.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print PASS or FAIL only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object, one line each.")] = False,
+) -> None:
+    """Show that NumPy, Keras, torch and ONNX Runtime compute the same: outputs, gradients, steps, training runs.
+
+    What is right is decided by a float64 run. Exit code 1 if anything differs by more than rounding.
+
+    Examples:
+
+      unitrain verify models/lenet5.yaml
+
+      unitrain verify recipes/digits-cnn.yaml --backends torch,keras --level step
+
+      unitrain verify models/*.yaml --steps 50 --html verify.html
+    """
+    from unitrain.backends import BACKENDS
+    from unitrain.backends.contract import Precision
+    from unitrain.verify.findings import LEVELS
+
+    levels: tuple[Level, ...] = _choose("level", level, (*LEVELS, "all"))  # type: ignore[assignment]  # as checked
+    if not levels or "all" in levels:
+        levels = LEVELS
+    precision: Precision = _one_of("dtype", dtype, get_args(Precision))  # type: ignore[assignment]  # as checked
+    named = _choose("backend", backends, tuple(BACKENDS))
+    _check_page(html)
+
+    from unitrain.cli.status import Status
+
+    with Status() as status:
+        subjects = _subjects(sources, set_ or [], seed, status)
+        places, notes = _devices(named, device, precision, status)
+        passed: dict[str, bool] = {}
+        reports = []
+        for number, (source, subject) in enumerate(subjects, start=1):
+            from unitrain.verify.session import verify as run
+
+            status.about = f"{number}/{len(sources)} {subject.name}" if len(sources) > 1 else subject.name
+            report = run(subject, places, levels=levels, precision=precision, steps=steps, tell=status.tell)
+            report.notes = [*notes, *report.notes]
+            passed[str(source)] = report.passed
+            plain = {"source": str(source), **report.to_plain()}
+            status.pause()
+            _show(plain, as_json=as_json, quiet=quiet, every=every, last=number == len(sources))
+            if html is not None:
+                reports.append(plain)
+        if html is not None:
+            from unitrain.report.verify_page import render_verify_page
+
+            status.tell("drawing the page")
+            html.write_text(render_verify_page(reports, _command(sys.argv)), encoding="utf-8")
+    if len(sources) > 1 and not as_json:
+        _close(passed)
+    if html is not None and not (as_json or quiet):
+        typer.echo(f"page: {html}")
+    if not all(passed.values()):
+        raise typer.Exit(1)
+
+
+def _choose(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Read names that were given by commas or one by one, each once. Raises `InputError`."""
+    words = [word.strip() for text in given or () for word in text.split(",")]
+    return tuple(dict.fromkeys(_one_of(kind, word, known) for word in words if word))
+
+
+def _one_of(kind: str, word: str, known: Sequence[str]) -> str:
+    if word not in known:
+        raise unknown_name(kind, word, known)
+    return word
+
+
+def _check_page(path: Path | None) -> None:
+    """See before the work begins that the page can be written."""
+    if path is None:
+        return
+    from unitrain.report.figures import check_report_packages
+
+    check_report_packages()
+    if path.is_dir():
+        raise InputError("this is a folder; --html names a file", file=str(path))
+    if not path.parent.is_dir():
+        raise InputError("the folder does not exist", file=str(path.parent))
+
+
+def _devices(
+    named: Sequence[str], request: str, precision: Precision, status: Status
+) -> tuple[dict[str, str], list[str]]:
+    """Return backend to device, and notes on what is left out or runs elsewhere.
+
+    A backend that the user has not named, and that is not installed or does not compute in the precision, is left out.
+    A device is needed on one backend at least; those without it run on the CPU, and a note says so.
+    """
+    from unitrain.backends import BACKENDS, load_backend, resolve_device
+    from unitrain.backends.precision import check_precision
+
+    loaded, notes = {}, []
+    for name in named or BACKENDS:
+        status.tell(f"importing {name}")
+        try:
+            backend = load_backend(name)
+            check_precision(name, backend.precisions, precision)
+            loaded[name] = backend
+        except InputError as error:
+            if named:
+                raise
+            problem = error.problems[0]
+            notes.append("; ".join(filter(None, (f"{name} is left out: {problem.message}", problem.hint))))
+    devices: dict[str, str] = {}
+    missing: list[str] = []
+    for name, backend in loaded.items():
+        try:
+            devices[name] = resolve_device(backend, request)
+        except InputError:
+            devices[name] = "cpu"
+            missing.append(name)
+    if missing and len(missing) == len(loaded):
+        present = {device for backend in loaded.values() for device in backend.devices()}
+        raise InputError(
+            f"no backend finds a device '{request}'",
+            found="; ".join(f"{name}: {', '.join(backend.devices())}" for name, backend in loaded.items()),
+            allowed=", ".join([*sorted(present), "auto"]),
+            hint="run `unitrain doctor` to see every backend's devices",
+        )
+    notes += [f"{name} has no device '{request}' and runs on the CPU" for name in missing]
+    return devices, notes
+
+
+def _subjects(
+    sources: Sequence[Path], settings: Sequence[str], seed: int | None, status: Status
+) -> list[tuple[Path, Subject]]:
+    """Read everything that is named, so that a mistake in the last shows before the first takes its minutes."""
+    from unitrain.verify.source import read_subject
+
+    subjects: list[tuple[Path, Subject]] = []
+    problems: list[Problem] = []
+    for source in sources:
+        status.tell(f"reading {source}")
+        try:
+            subjects.append((source, read_subject(source, settings, seed)))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError.from_problems(problems)
+    return subjects
+
+
+def _show(plain: dict[str, Any], *, as_json: bool, quiet: bool, every: bool, last: bool) -> None:
+    from unitrain.report.verify_table import print_verification, verdict_line
+
+    if as_json:
+        print(json.dumps(plain, allow_nan=False), flush=True)
+    elif quiet:
+        print(verdict_line(plain).plain, flush=True)
+    else:
+        print_verification(plain, every=every)
+        if not last:
+            print()
+
+
+def _close(passed: dict[str, bool]) -> None:
+    """Print the line over all."""
+    failing = [source for source, good in passed.items() if not good]
+    print(
+        f"{len(passed) - len(failing):,} of {len(passed):,} passed"
+        + (f"; failed: {', '.join(failing)}" if failing else "")
+    )
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """Return the command that was typed, so that a page can say how to do it again."""
+    return shlex.join(["unitrain", *arguments[1:]])
