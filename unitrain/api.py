@@ -56,7 +56,8 @@ def build(
     device
         ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``auto``.
     precision
-        ``float32`` or ``float64``.
+        ``float32`` or ``float64``; ``float16`` and ``bfloat16`` where the backend computes in them: torch and keras in
+        both, onnx in ``float16``.
     deterministic
         Dropout masks from the project's own generator instead of the framework's.
 

@@ -94,3 +94,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     write_text(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_tensors_at_all_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.safetensors"
+    for metadata in ({}, None, {"a": "b"}):
+        save_tensors(path, {}, metadata)
+        assert load_tensors(path) == {}

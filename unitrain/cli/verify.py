@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -16,7 +17,7 @@ from unitrain.spec.errors import InputError, Problem, unknown_name
 if TYPE_CHECKING:
     from unitrain.backends.contract import Precision
     from unitrain.cli.status import Status
-    from unitrain.verify.findings import Level
+    from unitrain.verify.findings import Level, Report
     from unitrain.verify.subject import Subject
 
 
@@ -42,6 +43,24 @@ def verify(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A model's argument, or a recipe's field: optimizer.lr=0.1."),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model of your own: path.py:make_model (torch or Keras) or model.onnx. Of several, the first one's "
+            "weights are what the others' must be.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --against: a YAML map, the spec's parameters to your model's."),
+    ] = None,
+    write_map: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --against: write the map that was found, for editing.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="With --against: how your model takes images, nhwc, nchw or auto: what it runs with.")
+    ] = "auto",
     every: Annotated[bool, typer.Option("--all", help="Show every layer, not the worst ones only.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all tensors and plots.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print PASS or FAIL only.")] = False,
@@ -58,6 +77,8 @@ def verify(
       unitrain verify recipes/digits-cnn.yaml --backends torch,keras --level step
 
       unitrain verify models/*.yaml --steps 50 --html verify.html
+
+      unitrain verify models/lenet5.yaml --against mine.py:make_model
     """
     from unitrain.backends import BACKENDS
     from unitrain.backends.contract import Precision
@@ -69,24 +90,26 @@ def verify(
     precision: Precision = _one_of("dtype", dtype, get_args(Precision))  # type: ignore[assignment]  # as checked
     named = _choose("backend", backends, tuple(BACKENDS))
     _check_page(html)
+    user = _User(tuple(against or ()), weights, write_map, layout)
+    user.check(sources, {"--backends": backends, "--level": level, "--dtype": None if dtype == "float32" else dtype})
 
     from unitrain.cli.status import Status
 
     with Status() as status:
         subjects = _subjects(sources, set_ or [], seed, status)
-        places, notes = _devices(named, device, precision, status)
+        if user.models:
+            runs = user.reports(*subjects[0], status)
+        else:
+            places, notes = _devices(named, device, precision, status)
+            runs = _across(subjects, places, notes, levels, precision, steps, status)
+        count = max(len(subjects), len(user.models))
         passed: dict[str, bool] = {}
         reports = []
-        for number, (source, subject) in enumerate(subjects, start=1):
-            from unitrain.verify.session import verify as run
-
-            status.about = f"{number}/{len(sources)} {subject.name}" if len(sources) > 1 else subject.name
-            report = run(subject, places, levels=levels, precision=precision, steps=steps, tell=status.tell)
-            report.notes = [*notes, *report.notes]
-            passed[str(source)] = report.passed
-            plain = {"source": str(source), **report.to_plain()}
+        for number, (source, report) in enumerate(runs, start=1):
+            passed[source] = report.passed
+            plain = {"source": source, **report.to_plain()}
             status.pause()
-            _show(plain, as_json=as_json, quiet=quiet, every=every, last=number == len(sources))
+            _show(plain, as_json=as_json, quiet=quiet, every=every, last=number == count)
             if html is not None:
                 reports.append(plain)
         if html is not None:
@@ -94,12 +117,73 @@ def verify(
 
             status.tell("drawing the page")
             html.write_text(render_verify_page(reports, _command(sys.argv)), encoding="utf-8")
-    if len(sources) > 1 and not as_json:
+    if count > 1 and not as_json:
         _close(passed)
     if html is not None and not (as_json or quiet):
         typer.echo(f"page: {html}")
     if not all(passed.values()):
         raise typer.Exit(1)
+
+
+def _across(
+    subjects: Sequence[tuple[Path, Subject]],
+    places: dict[str, str],
+    notes: Sequence[str],
+    levels: tuple[Level, ...],
+    precision: Precision,
+    steps: int,
+    status: Status,
+) -> Iterator[tuple[str, Report]]:
+    """Verify each subject across the backends."""
+    from unitrain.verify.session import verify as run
+
+    for number, (source, subject) in enumerate(subjects, start=1):
+        status.about = f"{number}/{len(subjects)} {subject.name}" if len(subjects) > 1 else subject.name
+        report = run(subject, places, levels=levels, precision=precision, steps=steps, tell=status.tell)
+        report.notes = [*notes, *report.notes]
+        yield str(source), report
+
+
+@dataclass(frozen=True)
+class _User:
+    """The user's own models and what was said of them."""
+
+    models: tuple[str, ...]
+    weights: Path | None
+    write_map: Path | None
+    layout: str
+
+    def check(self, sources: Sequence[Path], others: Mapping[str, object]) -> None:
+        """Raise `InputError` where options do not go together."""
+        own = {"--weights": self.weights, "--write-map": self.write_map}
+        own["--layout"] = None if self.layout == "auto" else Path(self.layout)
+        refused = others if self.models else own
+        for option, value in refused.items():
+            if value is not None:
+                rule = "does not go with" if self.models else "needs"
+                raise InputError(f"{option} {rule} --against")
+        if self.models and len(sources) > 1:
+            raise InputError("--against takes one model, recipe or run", found=", ".join(map(str, sources)))
+        if self.write_map is not None and not self.write_map.parent.is_dir():
+            raise InputError("the folder does not exist", file=str(self.write_map.parent))
+
+    def reports(self, source: Path, subject: Subject, status: Status) -> Iterator[tuple[str, Report]]:
+        """Hold the models to the subject; those of a run are to have its weights."""
+        from unitrain.verify.against import LAYOUTS, LayoutName, against_reports
+
+        layout: LayoutName = _one_of("layout", self.layout, LAYOUTS)  # type: ignore[assignment]  # as checked
+        status.about = subject.name
+        reports = against_reports(
+            subject,
+            self.models,
+            self.weights,
+            write_map=self.write_map,
+            layout=layout,
+            expected_weights=subject.weights if source.is_dir() else None,
+            tell=status.tell,
+        )
+        for text, report in zip(self.models, reports, strict=True):
+            yield f"{source} against {text}", report
 
 
 def _choose(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:

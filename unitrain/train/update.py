@@ -85,7 +85,7 @@ class Update:
         limit = self.spec.clip_value
         if limit is not None:
             gradients = {name: xp.clip(gradient, -limit, limit) for name, gradient in gradients.items()}
-        if self.spec.clip_norm is None:
+        if self.spec.clip_norm is None or not gradients:
             return gradients
         squares = [xp.sum(xp.square(gradient)) for gradient in gradients.values()]
         norm = xp.sqrt(sum(squares[1:], squares[0]))

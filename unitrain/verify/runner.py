@@ -14,6 +14,7 @@ from unitrain.backends.contract import Arrays, Backend, Precision, Program, Sett
 from unitrain.backends.precision import check_precision
 from unitrain.graph.graph import Graph
 from unitrain.verify.rounding import rounded
+from unitrain.verify.twins import TwinBackend
 from unitrain.weights.random import stream
 
 Array = npt.NDArray[Any]
@@ -83,7 +84,7 @@ class Cast:
     reference
         NumPy in float64.
     yardsticks
-        NumPy in float32, and float64 runs from moved numbers.
+        NumPy in float32, by two ways to compute, and float64 runs from moved numbers.
     candidates
         The backends under test.
     left_out
@@ -111,6 +112,7 @@ class Cast:
                 continue
             candidates.append(Runner(name, backend, resolve_device(backend, device), precision, seed))
         yardsticks = [Runner("numpy32", numpy, "cpu", "float32", seed)]
+        yardsticks.append(Runner("twin", TwinBackend(), "cpu", "float32", seed))
         yardsticks += [Runner(f"moved {n}", numpy, "cpu", "float64", seed, n) for n in range(1, moved + 1)]
         if not candidates:
             for name, backend in left_out.items():

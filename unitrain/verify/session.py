@@ -121,7 +121,7 @@ class Session:
         if self.levels & {"forward", "backward"}:
             with self._timed("forward and backward"):
                 self._compare(IsolatedLayers(subject, gradients, self.levels, self._precision))
-                self._compare(WholeModel(subject, gradients, self.levels))
+                self._compare(WholeModel(subject, gradients, self.levels, precision=self._precision))
         if "step" in self.levels:
             with self._timed("step"):
                 self._step(gradients)

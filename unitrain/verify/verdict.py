@@ -65,8 +65,8 @@ def judge(
     With e the root mean square of the difference from the reference, the tensor passes when
     e(candidate) <= bound * growth * max(e(yardstick), ..., u * rms(reference)), where u is the unit roundoff of
     the candidate's precision, and when the same holds of the largest difference with twice the bound. NaN, Inf
-    and -Inf must stand where the reference, rounded to that precision, has them; a number so close to the largest one
-    that an error allowed to it takes it over may be either.
+    and -Inf must stand where the reference, rounded to that precision, has them; within 2 * bound * u of the largest
+    number either is right.
 
     Parameters
     ----------
@@ -99,7 +99,12 @@ def judge(
     worked_in: Precision = precision or candidate.dtype.name  # type: ignore[assignment]  # floats have no other names
     form = FORMATS[worked_in]
     nearest = rounded(reference64, worked_in)
-    finite = np.isfinite(nearest)
+    # Next to the largest number an error of a few units decides between it and infinity.
+    either = np.abs(np.abs(reference64) - form.largest) <= 2 * bound * form.roundoff * form.largest
+    either &= np.sign(candidate) == np.sign(reference64)
+    if misplaced := _misplaced(np.where(either, 0.0, candidate), np.where(either, 0.0, nearest)):
+        return _failure(misplaced, bound)
+    finite = np.isfinite(nearest) | either
     reference = reference64[finite].astype(np.float64)
     rms, largest = form.roundoff * _rms(reference), form.roundoff * _largest(reference)
     for yardstick in yardsticks:
@@ -109,11 +114,7 @@ def judge(
         expected *= form.roundoff / FORMATS["float32"].roundoff
         rms, largest = max(rms, _rms(expected)), max(largest, _largest(expected))
 
-    margin = 2 * bound * growth * max(largest, form.roundoff * form.largest)
-    either = np.abs(np.abs(reference64) - form.largest) <= margin
-    if misplaced := _misplaced(np.where(either, 0.0, candidate), np.where(either, 0.0, nearest)):
-        return _failure(misplaced, bound)
-    counted = np.isfinite(candidate) & (finite | either)
+    counted = finite & np.isfinite(candidate)
     error = candidate[counted].astype(np.float64) - reference64[counted]
     ratio = _rms(error) / max(growth * rms, form.unavoidable)
     max_ratio = _largest(error) / max(growth * largest, form.unavoidable)

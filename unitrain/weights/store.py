@@ -53,7 +53,8 @@ def save_tensors(
 
     def write(temporary: Path) -> None:
         try:
-            save_file(contiguous, temporary, metadata=dict(metadata or {}))
+            # Of no tensors and empty metadata safetensors 0.8 writes a header that it cannot read.
+            save_file(contiguous, temporary, metadata=dict(metadata) if metadata else None)
         except SafetensorError as error:
             raise OSError(str(error)) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitrain.backends.keras.registry import Context, KerasLayer, KerasTensor, implements, saved
+from unitrain.backends.keras.registry import Context, KerasLayer, KerasTensor, computes_wide, implements, saved
 from unitrain.backends.keras.shape import Subsample, zero_padding
 from unitrain.spec.layers import (
     Conv1d,
@@ -108,6 +108,15 @@ class GroupedConv2D(_Grouped, keras.layers.Conv2D):  # type: ignore[misc]  # Ker
     """Convolution of images in groups of channels."""
 
 
+# TensorFlow adds up the gradient of a depthwise kernel one by one: over 25,000 positions nothing of it was right.
+computes_wide(
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
+
 @implements(DepthwiseConv1d, DepthwiseConv2d)
 def depthwise_conv(layer: DepthwiseConv1d | DepthwiseConv2d, context: Context, x: KerasTensor) -> KerasTensor:
     """Output channel ``c * multiplier + m``, as pinned."""
@@ -118,6 +127,7 @@ def depthwise_conv(layer: DepthwiseConv1d | DepthwiseConv2d, context: Context, x
         keras.layers.DepthwiseConv1D if layer.axes == 1 else keras.layers.DepthwiseConv2D,
         {"kernel": "kernel", "bias": "bias"},
         _strided_and_dilated(layer) or _unequal(layer),
+        wide=True,
         depth_multiplier=layer.multiplier,
     )
 
@@ -132,6 +142,7 @@ def separable_conv(layer: SeparableConv1d | SeparableConv2d, context: Context, x
         keras.layers.SeparableConv1D if layer.axes == 1 else keras.layers.SeparableConv2D,
         {"depthwise_kernel": "depthwise_kernel", "pointwise_kernel": "pointwise_kernel", "bias": "bias"},
         _strided_and_dilated(layer) or _unequal(layer),
+        wide=True,
         filters=layer.filters,
         depth_multiplier=layer.multiplier,
     )

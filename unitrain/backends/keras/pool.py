@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from unitrain.backends.keras.registry import Context, KerasTensor, implements, saved
+from unitrain.backends.keras.registry import Context, KerasTensor, computes_wide, implements, saved
 from unitrain.spec.layers import (
     AveragePool1d,
     AveragePool2d,
@@ -38,11 +38,13 @@ def pool(layer: Any, context: Context, x: KerasTensor) -> KerasTensor:
             pool_size=layer.kernel_size,
             strides=layer.strides,
             padding=layer.padding,
+            wide=isinstance(layer, (AveragePool1d, AveragePool2d)),
             data_format="channels_last",
         )
     return context.apply(
         WindowPooling,
         x,
+        wide=isinstance(layer, (AveragePool1d, AveragePool2d)),
         average=isinstance(layer, (AveragePool1d, AveragePool2d)),
         pool_size=layer.kernel_size,
         strides=layer.strides,
@@ -147,3 +149,6 @@ class WindowPooling(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
             "dilation": self.dilation,
             "padding": self.padding,
         }
+
+
+computes_wide(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, WindowPooling)

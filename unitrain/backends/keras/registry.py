@@ -92,6 +92,7 @@ class Context:
         part: str = "",
         weights: Mapping[str, str] | None = None,
         swapped: str | None = None,
+        wide: bool = False,
         **options: Any,
     ) -> KerasTensor:
         """Apply a Keras layer, in the working precision and under the node's name.
@@ -109,6 +110,8 @@ class Context:
             owns them, and made once: shared nodes call the same layer.
         swapped
             Local name of the parameter whose last two axes Keras has the other way round.
+        wide
+            In 16 bits take the kind's sibling in `WIDE`, where TensorFlow would add up many numbers in 16 bits.
         options
             The layer's arguments.
         """
@@ -116,12 +119,14 @@ class Context:
             # TensorFlow would add up the gradient of the bias in 16 bits.
             without = {local: attribute for local, attribute in (weights or {}).items() if local != "bias"}
             options["use_bias"] = False
-            product = self.apply(kind, inputs, part=part, weights=without, swapped=swapped, **options)
+            product = self.apply(kind, inputs, part=part, weights=without, swapped=swapped, wide=wide, **options)
             return self.apply(Bias, product, part="bias", weights={"bias": "bias"})
+        precision = self.settings.precision
+        wide = wide and precision in HALF
         name = self.node.owner if weights else self.node.name
         name = f"{name}.{part}" if part else name
         if name not in self.parts.layers:
-            self.parts.layers[name] = kind(name=name, dtype=self.settings.precision, **options)
+            self.parts.layers[name] = (WIDE[kind] if wide else kind)(name=name, dtype=precision, **options)
         layer = self.parts.layers[name]
         output = layer(inputs)
         table = self.node.layer.parameters(*self.node.input_shapes)
@@ -129,7 +134,7 @@ class Context:
             if local in table:
                 binding = Binding(getattr(layer, attribute), table[local].shape, local == swapped)
                 self.parts.bindings[self.node.parameters[local]] = binding
-        return output
+        return self.apply(keras.layers.Identity, output, part=f"{part}.rounded".lstrip(".")) if wide else output
 
 
 _Saved = TypeVar("_Saved", bound=Callable[..., Any])
@@ -139,6 +144,30 @@ def saved(thing: _Saved) -> _Saved:
     """Register a layer or function of ours, so that models with it can be saved and loaded."""
     keras.saving.register_keras_serializable(package="unitrain")(thing)
     return thing
+
+
+class _Wide:
+    """Mixed in before a layer: variables of 16 bits, arithmetic in float32; ``mixed_`` policies have it reversed."""
+
+    @property
+    def compute_dtype(self) -> str:
+        """What variables are brought to."""
+        return "float32"
+
+    @property
+    def input_dtype(self) -> str:
+        """What inputs are brought to."""
+        return "float32"
+
+
+WIDE: dict[Callable[..., KerasLayer], Callable[..., KerasLayer]] = {}
+"""Kinds of layers to their siblings for 16 bits, filled by `computes_wide`."""
+
+
+def computes_wide(*kinds: type[Any]) -> None:
+    """Make siblings of layers, for `Context.apply` with ``wide``."""
+    for kind in kinds:
+        WIDE[kind] = saved(type(f"Wide{kind.__name__}", (_Wide, kind), {"__doc__": kind.__doc__}))
 
 
 @saved

@@ -198,7 +198,10 @@ class Training:
             for term in metric.terms(NAMESPACE, predictions[output], targets[output], weight)
         ]
         # Embeddings have sparse gradients; the optimizers take dense ones.
-        dense = {name: tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
+        dense = {
+            name: tf.ensure_shape(tf.convert_to_tensor(gradient), parameters[name].shape)
+            for name, gradient in gradients.items()
+        }
         return total, dense, moved, terms
 
     def _advance(

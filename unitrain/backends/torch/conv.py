@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch.nn import functional
 
@@ -67,15 +69,20 @@ class ChannelsLastConv2d(torch.nn.Conv2d):
             channels, filters, layer.kernel_size, layer.strides, 0, layer.dilation, groups=groups, bias=bias
         )
         self.layer = layer
+        # Windows of one element that stand apart read some elements and skip the others. They are chosen first: for
+        # a few channels in channels-last order torch 2.13's backward pass on the CPU writes beyond its memory.
+        self.skips = layer.kernel_size == (1, 1) and max(layer.strides) > 1
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve ``[batch, height, width, channel]``."""
         first, pads = channels_first(x), pads_of(self.layer, x)
-        inside = symmetric(pads)
-        if inside is None:
+        inside, stride = symmetric(pads), self.stride
+        if inside is None or self.skips:
             first, inside = padded(first, pads), (0, 0)
+        if self.skips:
+            first, stride = first[:, :, :: stride[0], :: stride[1]], (1, 1)
         return channels_last(
-            functional.conv2d(first, self.weight, self.bias, self.stride, inside, self.dilation, self.groups)
+            functional.conv2d(first, self.weight, self.bias, stride, inside, self.dilation, self.groups)
         )
 
     def extra_repr(self) -> str:
@@ -134,7 +141,7 @@ def separable_convolution(layer: SeparableConv1d | SeparableConv2d, node: Node, 
     return Made(module, slots)
 
 
-def _cut(x: torch.Tensor, excess: tuple[int, ...]) -> torch.Tensor:
+def _cut(x: torch.Tensor, excess: Sequence[int]) -> torch.Tensor:
     """Drop elements at the end of each spatial axis of ``[batch, channel, *spatial]``."""
     for axis, amount in enumerate(excess, start=2):
         if amount:
@@ -143,23 +150,49 @@ def _cut(x: torch.Tensor, excess: tuple[int, ...]) -> torch.Tensor:
 
 
 class ChannelsLastConvTranspose1d(torch.nn.ConvTranspose1d):
-    """``nn.ConvTranspose1d`` over ``[batch, length, channel]``, without the last ``excess`` elements."""
+    """``nn.ConvTranspose1d`` over ``[batch, length, channel]``, without the last ``excess`` elements.
+
+    A negative excess is what is missing: see `_spread`.
+    """
 
     excess: tuple[int, ...] = (0,)
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         """Spread ``[batch, length, channel]``."""
-        return channels_last(_cut(super().forward(channels_first(x), output_size), self.excess))
+        return _spread(self, functional.conv_transpose1d, channels_first(x))
 
 
 class ChannelsLastConvTranspose2d(torch.nn.ConvTranspose2d):
-    """``nn.ConvTranspose2d`` over ``[batch, height, width, channel]``, without the last ``excess`` elements."""
+    """``nn.ConvTranspose2d`` over ``[batch, height, width, channel]``, without the last ``excess`` elements.
+
+    A negative excess is what is missing: see `_spread`.
+    """
 
     excess: tuple[int, ...] = (0, 0)
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         """Spread ``[batch, height, width, channel]``."""
-        return channels_last(_cut(super().forward(channels_first(x), output_size), self.excess))
+        return _spread(self, functional.conv_transpose2d, channels_first(x))
+
+
+def _spread(
+    module: ChannelsLastConvTranspose1d | ChannelsLastConvTranspose2d,
+    convolve: Callable[..., torch.Tensor],
+    x: torch.Tensor,
+) -> torch.Tensor:
+    """Convolve ``[batch, channel, *spatial]``, and cut or add the last elements, channel last.
+
+    Windows shorter than the stride leave a gap at the end, which has the bias alone. It is added here: with
+    ``output_padding`` and windows of one element the backward pass of torch 2.13 on the CPU writes beyond its memory.
+    """
+    missing = [max(-excess, 0) for excess in module.excess]
+    bias = None if any(missing) else module.bias
+    y = _cut(convolve(x, module.weight, bias, module.stride, module.padding), [max(n, 0) for n in module.excess])
+    if any(missing):
+        y = functional.pad(y, [amount for after in reversed(missing) for amount in (0, after)])
+        if module.bias is not None:
+            y = y + module.bias.reshape(-1, *(1,) * len(missing))
+    return channels_last(y)
 
 
 @implements(ConvTranspose1d, ConvTranspose2d)
@@ -167,25 +200,23 @@ def transposed_convolution(layer: ConvTranspose1d | ConvTranspose2d, node: Node,
     """torch's transposed convolution, of which the pinned part is kept.
 
     ``same`` keeps n * stride of (n - 1) * stride + kernel elements: torch's ``padding`` cuts both ends alike, an odd
-    one remains at the end; where the window is shorter than the stride ``output_padding`` adds what is missing.
+    one remains at the end; where the window is shorter than the stride the rest is added.
     """
     channels, axes = node.input_shapes[0][-1], len(layer.kernel_size)
     windows = list(zip(layer.kernel_size, layer.strides, strict=True))
     starts = [transposed_crop(kernel, stride, layer.padding) for kernel, stride in windows]
     same = layer.padding == "same"
-    missing = [max(stride - kernel, 0) if same else 0 for kernel, stride in windows]
     module: ChannelsLastConvTranspose1d | ChannelsLastConvTranspose2d
     if isinstance(layer, ConvTranspose1d):
         module = ChannelsLastConvTranspose1d(
-            channels, layer.filters, layer.kernel_size, layer.strides, starts[0], missing[0], bias=layer.use_bias
+            channels, layer.filters, layer.kernel_size, layer.strides, starts[0], bias=layer.use_bias
         )
     else:
-        cut, added = (starts[0], starts[1]), (missing[0], missing[1])
+        cut = (starts[0], starts[1])
         module = ChannelsLastConvTranspose2d(
-            channels, layer.filters, layer.kernel_size, layer.strides, cut, added, bias=layer.use_bias
+            channels, layer.filters, layer.kernel_size, layer.strides, cut, bias=layer.use_bias
         )
     module.excess = tuple(
-        max(kernel - stride, 0) - 2 * start if same else 0
-        for (kernel, stride), start in zip(windows, starts, strict=True)
+        kernel - stride - 2 * start if same else 0 for (kernel, stride), start in zip(windows, starts, strict=True)
     )
     return Made(module, weight_and_bias(_TRANSPOSED[axes], layer.use_bias))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unitrain.backends.precision import HALF
 from unitrain.verify.diagnosis.evidence import Array, Evidence
 
 
@@ -13,7 +14,7 @@ def describe(evidence: Evidence) -> str:
     if not failing:
         return ""
     pairs = [(evidence.found[key].astype(np.float64), evidence.right[key]) for key in failing]
-    text = describe_tensors(pairs)
+    text = describe_tensors(pairs, half=evidence.precision in HALF)
     if not text:
         return ""
     labels = list(dict.fromkeys(label for _, label in failing))
@@ -22,8 +23,11 @@ def describe(evidence: Evidence) -> str:
     return f"{', '.join(labels[:3])}{where}: {text}"
 
 
-def describe_tensors(pairs: list[tuple[Array, Array]]) -> str:
-    """Say how wrong tensors differ from the right ones, each pair ``(found, right)``; nothing when no words fit all."""
+def describe_tensors(pairs: list[tuple[Array, Array]], *, half: bool = False) -> str:
+    """Say how wrong tensors differ from the right ones, each pair ``(found, right)``; nothing when no words fit all.
+
+    With ``half`` they were to be computed in 16 bits, so that to be as exact as that explains nothing.
+    """
     if any(found.shape != right.shape for found, right in pairs):
         found, right = next((f, r) for f, r in pairs if f.shape != r.shape)
         return f"the shape is {list(found.shape)}, not {list(right.shape)}"
@@ -45,7 +49,7 @@ def describe_tensors(pairs: list[tuple[Array, Array]]) -> str:
     if all(np.ptp(offset) <= 1e-4 * abs(offset.mean()) for offset in offsets):
         return f"off by a constant, {offsets[0].mean():.6g}"
     errors = [_relative(found, right) for found, right in pairs]
-    for name, bits in (("float16", 11), ("bfloat16", 8), ("TensorFloat-32", 11)):
+    for name, bits in () if half else (("float16", 11), ("bfloat16", 8), ("TensorFloat-32", 11)):
         unit = 2.0**-bits
         if all(unit / 16 <= error <= 16 * unit for error in errors):
             return f"about as exact as {name}: computed in half precision?"

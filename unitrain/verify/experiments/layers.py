@@ -13,6 +13,7 @@ from unitrain.graph.graph import Graph, Node
 from unitrain.verify.findings import MODEL, Level, TensorName
 from unitrain.verify.growth import inherited_growth, layer_growth, parameter_growth
 from unitrain.verify.isolation import Given, branch_weights, branches, input_name, reference_given
+from unitrain.verify.kinks import CHOOSING, KINKS
 from unitrain.verify.runner import Array, Runner
 from unitrain.verify.subject import Subject, graph_dtype
 
@@ -71,11 +72,20 @@ class IsolatedLayers:
                 if not training:
                     found |= self._outputs(mode, program.predict(given.inputs))
                 continue
+            # Inputs with kinks stay where they are: moved apart, equal numbers would no longer be equal.
+            smooth = {name: given.inputs[name] for name in self._smooth}
+            inputs = {**given.inputs, **runner.given(smooth, f"inputs {mode}")}
             upstream = runner.given(given.upstream, f"upstream {mode}")
-            outputs, *gradients = program.differentiate(given.inputs, upstream, training=training, step=STEP)
+            outputs, *gradients = program.differentiate(inputs, upstream, training=training, step=STEP)
             found |= self._outputs(mode, outputs)
             found |= self._gradients(mode, *gradients)
         return found
+
+    @property
+    def _smooth(self) -> list[str]:
+        """Names of the inputs of layers without kinks."""
+        smooth = [node for node in self.graph.nodes if node.layer.type not in (*KINKS, *CHOOSING)]
+        return [name for node in smooth for name in node.inputs]
 
     def _outputs(self, mode: str, outputs: Arrays) -> dict[TensorName, Array]:
         if "forward" not in self.levels:
@@ -86,7 +96,7 @@ class IsolatedLayers:
         }
 
     def _growth(self, node: Node, mode: str) -> float:
-        return layer_growth(node, self.subject.batch_size, MODES[mode])
+        return layer_growth(node, self.subject.batch_size, MODES[mode], self.precision)
 
     def _gradients(self, mode: str, by_input: Arrays, by_parameter: Arrays) -> dict[TensorName, Array]:
         if "backward" not in self.levels:
@@ -99,7 +109,7 @@ class IsolatedLayers:
                     label = "gradient by input" if len(node.inputs) == 1 else f"gradient by input {position + 1}"
                     name = TensorName("backward", node.name, label, mode, True, self._growth(node, mode))
                     found[name] = by_input[key]
-            growth = parameter_growth(node, self.subject.batch_size)
+            growth = parameter_growth(node, self.subject.batch_size, self.precision)
             for local, canonical in node.parameters.items():
                 if canonical in by_parameter:
                     name = TensorName("backward", node.name, f"gradient by {local}", mode, True, growth)
@@ -113,7 +123,7 @@ class WholeModel:
 
     Parameters
     ----------
-    subject, output_gradients, levels
+    subject, output_gradients, levels, precision
         As for `IsolatedLayers`.
     batch
         Number of the batch.
@@ -123,6 +133,7 @@ class WholeModel:
     output_gradients: Arrays
     levels: frozenset[Level]
     batch: int = 0
+    precision: Precision = "float32"
 
     def tensors(self, runner: Runner) -> dict[TensorName, Array]:
         """Return results and gradients, in both modes; gradients in training mode only."""
@@ -133,7 +144,7 @@ class WholeModel:
         if "forward" in self.levels:
             for mode, training in MODES.items():
                 if runner.trains or not training:
-                    growth = inherited_growth(subject.graph, subject.batch_size, training)
+                    growth = inherited_growth(subject.graph, subject.batch_size, training, self.precision)
                     values = program.activations(inputs, training=training, step=STEP)
                     found |= {
                         TensorName("forward", name, "output", mode, False, growth[name]): array
@@ -149,13 +160,13 @@ class WholeModel:
     def _gradients(self, differentiated: tuple[Mapping[str, Array], ...]) -> dict[TensorName, Array]:
         _, by_input, by_parameter = differentiated
         graph, batch = self.subject.graph, self.subject.batch_size
-        largest = max(inherited_growth(graph, batch, training=True).values())
+        largest = max(inherited_growth(graph, batch, True, self.precision).values())
         found = {
             TensorName("backward", MODEL, f"gradient by input {name}", "training", False, largest): array
             for name, array in by_input.items()
         }
         for node in graph.nodes:
-            growth = max(parameter_growth(node, batch), largest)
+            growth = max(parameter_growth(node, batch, self.precision), largest)
             for local, canonical in node.parameters.items():
                 if canonical in by_parameter and node.owner == node.name:
                     name = TensorName("backward", node.name, f"gradient by {local}", "training", False, growth)
