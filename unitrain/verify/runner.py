@@ -13,14 +13,13 @@ from unitrain.backends import load_backend, resolve_device
 from unitrain.backends.contract import Arrays, Backend, Precision, Program, Settings, TrainingRule
 from unitrain.backends.precision import check_precision
 from unitrain.graph.graph import Graph
+from unitrain.verify.altered import AlteredBackend
+from unitrain.verify.noise import HALF_ULP, noise
 from unitrain.verify.rounding import rounded
-from unitrain.verify.twins import TwinBackend
+from unitrain.verify.twins import TWINS
 from unitrain.weights.random import stream
 
 Array = npt.NDArray[Any]
-
-# Half a unit in the last place of float32, relative to the number.
-_HALF_ULP = 2.0**-24
 
 
 @dataclass
@@ -34,7 +33,8 @@ class Runner:
     backend, device, precision, seed
         How programs are compiled.
     moved
-        Above 0: every number given is moved at random by up to half an ulp of float32, drawn by this number.
+        Above 0: every number given is moved at random by up to half an ulp of float32, drawn by this number. Its
+        backend moves every result likewise; see `noise`.
     initial_slots
         By program: the optimizer state that it had when it was compiled.
     """
@@ -71,7 +71,7 @@ class Runner:
             return array
         if self.moved:
             sides = stream(self.moved, "moved", purpose, name).uniform(-1.0, 1.0, array.shape)
-            return array.astype(np.float64) * (1.0 + _HALF_ULP * sides)
+            return array.astype(np.float64) * (1.0 + HALF_ULP * sides)
         return rounded(array, self.precision)
 
 
@@ -112,8 +112,10 @@ class Cast:
                 continue
             candidates.append(Runner(name, backend, resolve_device(backend, device), precision, seed))
         yardsticks = [Runner("numpy32", numpy, "cpu", "float32", seed)]
-        yardsticks.append(Runner("twin", TwinBackend(), "cpu", "float32", seed))
-        yardsticks += [Runner(f"moved {n}", numpy, "cpu", "float64", seed, n) for n in range(1, moved + 1)]
+        yardsticks.append(Runner("twin", AlteredBackend(lambda _: TWINS), "cpu", "float32", seed))
+        for number in range(1, moved + 1):
+            backend = AlteredBackend(noise(seed, number))
+            yardsticks.append(Runner(f"moved {number}", backend, "cpu", "float64", seed, number))
         if not candidates:
             for name, backend in left_out.items():
                 check_precision(name, backend.precisions, precision)

@@ -1,4 +1,4 @@
-"""A second right way to compute normalisation, as frameworks do it: what it loses is rounding too, and no fault.
+"""A second right way to compute norms and softmax, as frameworks do it: what it loses is rounding too, and no fault.
 
 NumPy subtracts the mean first, and adds in pairs. Frameworks fold the mean in: with r = 1 / sqrt(var + eps) they
 compute x * r + (-mean * r), in the backward pass sums of dy * x instead of dy * xhat, and add one number after the
@@ -8,18 +8,12 @@ keeps. A float32 run of these formulas is therefore a yardstick.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Plan, Program, Settings, Statistics, TrainingRule
-from unitrain.backends.numpy import BACKEND
-from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.graph.graph import Graph
-from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm, LayerSpec
+from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
+from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm, LayerSpec, Softmax
 
 
 def _folded(
@@ -61,19 +55,18 @@ def _result(
             bias = parameters["bias"]
             gradients["bias"] = _sum(dy, tuple(range(x.ndim - bias.ndim))).reshape(bias.shape)
         g = (dy if scale is None else dy * scale).reshape(view)
-        # Two of the three products round first, which two differs by layer.
+        # Which two of the three factors are multiplied first differs by layer.
         root = np.broadcast_to(inverse, view).reshape(x.shape)
-        if isinstance(layer, GroupNorm):
-            dx = (dy * (root if scale is None else root * scale)).reshape(view)
-        else:
-            dx = ((dy * root) if scale is None else (dy * root) * scale).reshape(view)
-        if not constant:
-            count = _count(shaped, axes)
-            sum_g, sum_gx = _sum(g, axes), _sum(g * shaped, axes)
-            slope = _fused(sum_g, mean, -sum_gx) * inverse**3 / count
-            rest = _fused(-slope, mean, -sum_g * inverse / count)
-            dx = _fused(slope, shaped, dx) + rest
-        return (dx.reshape(x.shape),), gradients
+        ones = np.ones((), x.dtype)
+        first, second = (dy, root) if isinstance(layer, GroupNorm) else (dy * root, ones)
+        second = second if scale is None else second * scale
+        if constant:
+            return (first * second,), gradients
+        count = _count(shaped, axes)
+        sum_g, sum_gx = _sum(g, axes), _sum(g * shaped, axes)
+        slope = _fused(sum_g, mean, -sum_gx) * inverse**3 / count
+        rest = _fused(slope, shaped, -slope * mean - sum_g * inverse / count)
+        return (_fused(first, second, rest.reshape(x.shape)),), gradients
 
     return y, backward
 
@@ -88,14 +81,14 @@ def _sum(x: Array, axes: tuple[int, ...]) -> Array:
         return x
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     rows = x.transpose(*axes, *kept).reshape(-1, *(x.shape[axis] for axis in kept))
-    total = np.cumsum(rows, axis=0, dtype=x.dtype)[-1]
+    total: Array = np.cumsum(rows, axis=0, dtype=x.dtype)[-1]
     return total.reshape([1 if axis in axes else x.shape[axis] for axis in range(x.ndim)])
 
 
 def _fused(x: Array, y: Array, z: Array) -> Array:
     """Return x * y + z with one rounding, as processors' multiply-add has it: float64 holds the product exactly."""
-    wide: Array = x.astype(np.float64) * y + z
-    return np.asarray(wide.astype(x.dtype))
+    result: Array = (x.astype(np.float64) * y + z).astype(x.dtype)
+    return result
 
 
 def _batch_norm(layer: BatchNorm, context: Context, parameters: Parameters, x: Array) -> Result:
@@ -119,89 +112,18 @@ def _group_norm(layer: GroupNorm, context: Context, parameters: Parameters, x: A
     return _folded(layer, parameters, x, (1, 3), view)[0]
 
 
-TWINS: dict[type[LayerSpec], Forward] = {BatchNorm: _batch_norm, LayerNorm: _layer_norm, GroupNorm: _group_norm}
+def _softmax(layer: Softmax, context: Context, parameters: Parameters, x: Array) -> Result:
+    """With the last bit of every exponential rounded down: of a single number the sum is not quite 1."""
+    axis = layer.axis % (x.ndim - 1) + 1
+    powers = np.nextafter(np.exp(x - x.max(axis=axis, keepdims=True)), x.dtype.type(0))
+    total = powers.sum(axis=axis, keepdims=True)
+    y = np.nextafter(powers / total, x.dtype.type(0))
+    return y, lambda dy: (((dy - (dy * y).sum(axis=axis, keepdims=True)) * y,), {})
 
 
-@contextmanager
-def twins() -> Iterator[None]:
-    """Let NumPy compute with the second formulas for a while."""
-    first = {layer: IMPLEMENTATIONS[layer] for layer in TWINS}
-    IMPLEMENTATIONS.update(TWINS)
-    try:
-        yield
-    finally:
-        IMPLEMENTATIONS.update(first)
-
-
-class TwinBackend:
-    """NumPy with the second formulas."""
-
-    name = "numpy"
-    trains = True
-    precisions = BACKEND.precisions
-
-    def devices(self) -> list[str]:
-        """List the devices: the CPU."""
-        return BACKEND.devices()
-
-    def layer_types(self) -> frozenset[str]:
-        """List the layers: all."""
-        return BACKEND.layer_types()
-
-    def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:
-        """Build NumPy's model, which computes by the first formulas."""
-        return BACKEND.build(graph, weights, settings)
-
-    def compile(self, graph: Graph, weights: Arrays, settings: Settings, rule: TrainingRule | None = None) -> Program:
-        """Compile a program that computes by the second formulas."""
-        return TwinProgram(BACKEND.compile(graph, weights, settings, rule))
-
-
-class TwinProgram:
-    """A NumPy program whose every pass goes by the second formulas."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self.graph = program.graph
-
-    def weights(self) -> dict[str, npt.NDArray[Any]]:
-        """As the program's own."""
-        return self._program.weights()
-
-    def load_weights(self, weights: Arrays) -> None:
-        """As the program's own."""
-        self._program.load_weights(weights)
-
-    def slots(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """As the program's own."""
-        return self._program.slots()
-
-    def load_slots(self, slots: Mapping[str, Arrays]) -> None:
-        """As the program's own."""
-        self._program.load_slots(slots)
-
-    def place(self, data: Any) -> Any:
-        """As the program's own."""
-        return self._program.place(data)
-
-    def run_steps(self, placed: Any, plan: Plan) -> Statistics:
-        """Train."""
-        with twins():
-            return self._program.run_steps(placed, plan)
-
-    def predict(self, inputs: Arrays, batch_size: int = 256) -> dict[str, npt.NDArray[Any]]:
-        """Run inference."""
-        with twins():
-            return self._program.predict(inputs, batch_size)
-
-    def activations(self, inputs: Arrays, *, training: bool = False, step: int = 0) -> dict[str, npt.NDArray[Any]]:
-        """Return the output of every node."""
-        with twins():
-            return self._program.activations(inputs, training=training, step=step)
-
-    def differentiate(
-        self, inputs: Arrays, output_gradients: Arrays, *, training: bool = True, step: int = 0
-    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
-        """Return outputs and gradients."""
-        with twins():
-            return self._program.differentiate(inputs, output_gradients, training=training, step=step)
+TWINS: dict[type[LayerSpec], Forward] = {
+    BatchNorm: _batch_norm,
+    LayerNorm: _layer_norm,
+    GroupNorm: _group_norm,
+    Softmax: _softmax,
+}

@@ -18,11 +18,12 @@ class Small(nn.Module):
 
     def __init__(
         self, *, eps=1e-5, momentum=0.1, counts=False, pads_end=True, swapped=False, nhwc=False, activation=True,
-        softmax=False, extra=False, rate=0.5, inplace=True, transposed=False,
+        softmax=False, extra=False, rate=0.5, inplace=True, transposed=False, slope=0.0, approximate="none",
     ):  # fmt: skip
         super().__init__()
         self.pads_end, self.swapped, self.nhwc, self.activation = pads_end, swapped, nhwc, activation
         self.softmax, self.extra, self.transposed = softmax, extra, transposed
+        self.slope, self.approximate = slope, approximate
         self.conv1 = nn.Conv2d(3, 8, 3, 2, padding=0 if pads_end else 1)
         self.bn1 = nn.BatchNorm2d(8, eps=eps, momentum=momentum)
         self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
@@ -40,12 +41,13 @@ class Small(nn.Module):
         if self.pads_end:
             x = functional.pad(x, (0, 1, 0, 1))
         x = self.bn1(self.conv1(x))
-        x = self.pool(self.relu(x) if self.activation else x)
+        act = functional.leaky_relu(x, self.slope) if self.slope else self.relu(x) if self.activation else x
+        x = self.pool(act)
         x = x + self.relu(self.conv2(x))
         if self.nhwc:
             x = x.permute(0, 2, 3, 1)
         x = self.drop(x.flatten(1))
-        x = functional.gelu(self.fc1(x))
+        x = functional.gelu(self.fc1(x), approximate=self.approximate)
         weight = self.fc2.weight.T if self.transposed else self.fc2.weight
         x = torch.tanh(functional.linear(x, weight, self.fc2.bias))
         if self.extra:
@@ -87,6 +89,9 @@ FAULTS = [
     ({"extra": True}, "logits", "applies silu before it"),
     ({"rate": 0.25}, "drop", "rate=0.25"),
     ({"transposed": True}, "fc2", "transposed"),
+    ({"slope": 0.01}, "relu1", "computes leaky_relu"),
+    ({"slope": 0.3}, "relu1", ""),
+    ({"approximate": "tanh"}, "fc1_activation", "approximate=tanh"),
 ]
 
 
@@ -239,6 +244,21 @@ def test_layers_that_are_called_in_another_order():
     assert not report.passed
     assert told(report)[0][0] == "first"
     assert "in their model 'second' comes before it" in told(report)[0][1]
+
+
+def test_a_norm_that_the_spec_has_not_is_named():
+    model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6, eps=0.1), nn.ReLU(), nn.Linear(6, 3))
+    layers = (
+        {"type": "dense", "name": "a", "units": 6, "activation": "relu"},
+        {"type": "dense", "name": "b", "units": 3},
+    )
+    report = against(subject({"x": {"shape": [5]}}, *layers), wrap(model))
+    assert not report.passed
+    assert told(report)[0] == (
+        "a_activation",
+        "right by itself, but their model applies batch_norm (1) before it; the spec does not",
+    )
+    assert "1.weight [6]" in told(report)[1][1]
 
 
 def test_a_model_of_another_precision_is_refused():

@@ -29,7 +29,7 @@ from unitrain.spec.errors import InputError
 _OPTIONS = ("training", "mask", "args", "kwargs")
 _READS = ("ReadVariableOp",)
 _ASSIGNS = ("AssignVariableOp",)
-_CHANCE = ("Random", "Stateless", "Multinomial")
+_CHANCE = ("Random", "StatelessRandom", "StatelessTruncated", "StatelessMultinomial", "Multinomial")
 
 _ROLES: dict[str, Role] = {
     "kernel": "kernel",
@@ -59,7 +59,7 @@ _SEPARABLE = {"SeparableConv1D": ("wcm", "wio"), "SeparableConv2D": ("hwcm", "hw
 
 @dataclass(frozen=True)
 class _Section:
-    """A part of the graph: numbers of tensors fed, of those whose gradients are given, and by which to differentiate."""
+    """Numbers of the tensors that are fed, of those whose gradients are given, and by which to differentiate."""
 
     feeds: tuple[int, ...]
     seeds: tuple[int, ...]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from unitrain.backends.foreign import Array, ForeignParameter, Operation, Ran, Role, Trace, float32, in_order_of_use
@@ -213,14 +212,18 @@ def load(path: Path) -> OnnxModel:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-        return OnnxModel(model)
-    except ValueError as error:
-        raise InputError(str(error), file=str(path)) from None
     except Exception as error:  # protobuf and the checker have no common class of errors
         reason = (str(error).strip().splitlines() or ["it cannot be read"])[0]
         raise InputError(f"not a valid ONNX model: {reason}", file=str(path)) from None
+    try:
+        return wrap(model)
+    except InputError as error:
+        raise error.located(str(path)) from None
 
 
-def versions() -> str:
-    """Return the version of onnxruntime, for messages."""
-    return str(onnxruntime.__version__)
+def wrap(model: ModelProto) -> OnnxModel:
+    """Take a model that has been read. Raises `InputError` where it cannot be compared."""
+    try:
+        return OnnxModel(model)
+    except ValueError as error:
+        raise InputError(str(error)) from None

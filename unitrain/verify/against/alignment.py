@@ -348,23 +348,52 @@ class Alignment:
         feeds = {name: self.places[name] for name in node.inputs}
         readers = [item for item in self.graph.nodes if node.name in item.inputs]
         values = self._tried([node], feeds)
-        for number, value in values.items():
-            for layout in self._layouts(node, feeds, value.shape):
-                place = Place(number, layout)
-                places = {**self.places, node.name: place}
-                for reader in readers:
-                    if all(name in places for name in reader.inputs) and self._find([reader], places):
-                        return Aligned((node,), feeds, place, False)
+        later = self._found_later(node, feeds, list(values))
+        if later is not None:
+            return later
+        options = [
+            place
+            for number, value in values.items()
+            for place in (Place(number, layout) for layout in self._layouts(node, feeds, value.shape))
+            if self._leads_on(readers, {**self.places, node.name: place})
+        ]
+        if options:
+            # Its own input leads on too where the layer behind does not mind what this one does.
+            given = {place.number for place in feeds.values()}
+            best = min(options, key=lambda p: (p.number in given, self._error(node, values[p.number], p.layout)))
+            return Aligned((node,), feeds, best, False)
         if not readers and node.name in self.graph.outputs.values():
             results = set(self.trace.outputs.values())
             for number, value in values.items():
                 if number in results:
                     for layout in self._layouts(node, feeds, value.shape)[:1]:
                         return Aligned((node,), feeds, Place(number, layout), False)
-        best = self._nearest(node, feeds, values)
-        if best is None:
+        nearest = self._nearest(node, feeds, values)
+        if nearest is None:
             self.faults.append(Fault(node.name, "nothing in their model gives a result of its size"))
-        return best
+        return nearest
+
+    def _found_later(self, node: Node, feeds: Mapping[str, Place], numbers: Sequence[int]) -> Aligned | None:
+        """Find a layer that is right when it starts behind something that the spec has not."""
+        if len(feeds) != 1:
+            return None
+        ((source, start),) = feeds.items()
+        for number in numbers:
+            if number == start.number or self.graph.shape(source) != node.output_shape:
+                continue
+            for layout in self._source_layouts(source, start, number):
+                found = self._find([node], self.places, {source: Place(number, layout)})
+                if found is not None and found.place.number != number:
+                    self.faults.append(Fault(node.name, self._reads(node, number, self._between(start.number, number))))
+                    return found
+        return None
+
+    def _leads_on(self, readers: Sequence[Node], places: Mapping[str, Place]) -> bool:
+        """Tell whether one of the layers behind is right when it starts from these places."""
+        return any(
+            all(name in places for name in reader.inputs) and self._find([reader], places) is not None
+            for reader in readers
+        )
 
     def _nearest(
         self, node: Node, feeds: Mapping[str, Place], values: Mapping[int, Array] | None = None
@@ -378,8 +407,21 @@ class Alignment:
         ]
         if not options:
             return None
-        best = min(options, key=lambda place: self._error(node, found[place.number], place.layout))
+        best = min(
+            options,
+            key=lambda place: (
+                not self._called_alike(node, place.number),
+                self._error(node, found[place.number], place.layout),
+            ),
+        )
         return Aligned((node,), feeds, best, False)
+
+    def _called_alike(self, node: Node, number: int) -> bool:
+        """Tell whether a tensor comes from an operation that is called like the layer."""
+        maker = self._makers.get(number)
+        name = "" if maker is None else maker.name.lower().replace("_", "")
+        kind = node.layer.type.replace("_", "").rstrip("12d")
+        return kind in name or ("pool" in kind and "pool" in name)
 
     # --- what comes of it ------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays
 from unitrain.backends.foreign import Foreign, ForeignParameter, Ran
-from unitrain.graph.graph import Node
+from unitrain.graph.graph import Graph, Node
 from unitrain.spec.layers import BatchNorm, Dropout
 from unitrain.verify.against.alignment import Aligned, Alignment, Place
 from unitrain.verify.against.layouts import Layout, layouts
+from unitrain.verify.against.mistakes import ending, explain_copied
 from unitrain.verify.against.sections import Computed
 from unitrain.verify.against.weights import Bindings
 from unitrain.verify.diagnosis import Evidence, explain_layer
@@ -211,8 +211,9 @@ class Comparison:
             if judge(theirs, right, *yardsticks, growth=alignment.growth([node])).passed:
                 return layout  # it only moves it
         wide = right.astype(np.float32).astype(np.float64)
-        for layout, (name, function) in product(options, _ENDS.items()):
-            if np.allclose(layout.to_ours(value, node.output_shape), function(wide), rtol=1e-4, atol=1e-6):
+        for layout in options:
+            name = ending(wide, layout.to_ours(value, node.output_shape))
+            if name:
                 what = "probabilities" if node.layer.type in ("softmax", "sigmoid") else "logits"
                 self._fault(node.name, mode, f"their model ends in {name}, the spec gives {what}", f"output {output}")
                 return layout
@@ -349,6 +350,10 @@ class Comparison:
             if abs(node.layer.rate - rate) > 1e-9:
                 self._fault(node.name, "training", f"matches with rate={rate:g}, spec says {node.layer.rate:g}", "rate")
 
+    @property
+    def _graph(self) -> Graph:
+        return next(iter(self.alignments.values())).graph
+
     # --- parameters ------------------------------------------------------------------------------------------------
 
     def check_parameters(self, theirs: Sequence[ForeignParameter]) -> None:
@@ -370,38 +375,7 @@ class Comparison:
             verdict = judge(theirs, right)
             self.report.findings.append(Finding(self.foreign.label, title, verdict))
             if not verdict.passed and owner not in self._texts:
-                self._texts[owner] = self._weights_differ(owner, local, theirs, expected[name])
-
-    def _weights_differ(self, owner: str, local: str, theirs: Array, right: Array) -> str:
-        graph = next(iter(self.alignments.values())).graph
-        node = next(item for item in graph.nodes if item.owner == owner and item.parameters)
-        for source in self._images(graph, node):
-            shape = graph.shape(source)
-            for title, layout in (("first", Layout.channels_first(shape)), ("last", Layout.same(shape))):
-                order = layout.order()
-                if layout.moves and theirs.shape[0] == len(order) and np.allclose(theirs, right[order], 1e-5, 1e-7):
-                    return (
-                        f"the rows of its {local} are in the order of channels {title} behind '{source}': the model "
-                        "that they come from flattens otherwise"
-                    )
-        square = theirs.ndim > 1 and theirs.shape[-1] == theirs.shape[-2]
-        if square and np.allclose(theirs, np.swapaxes(right, -1, -2), 1e-5, 1e-7):
-            return f"its {local} is transposed: (out, in) for (in, out)"
-        if np.allclose(np.sort(theirs, axis=None), np.sort(right, axis=None), 1e-5, 1e-7):
-            return f"its {local} has the right numbers in another order"
-        return f"its {local} has other numbers"
-
-    def _images(self, graph: Any, node: Node) -> list[str]:
-        """Return what is flattened before a layer, if anything is."""
-        found = []
-        name = node.inputs[0]
-        while name not in graph.inputs:
-            before = graph.node(name)
-            if len(graph.shape(before.inputs[0])) > 1 and len(before.output_shape) == 1:
-                found.append(before.inputs[0])
-                break
-            name = before.inputs[0]
-        return found
+                self._texts[owner] = explain_copied(self._graph, owner, local, theirs, expected[name])
 
     # --- causes ----------------------------------------------------------------------------------------------------
 
@@ -435,7 +409,7 @@ class Comparison:
         found = self._found.get(part)
         if not found:
             return ""
-        node = next(iter(self.alignments.values())).graph.node(part)
+        node = self._graph.node(part)
         tasks = {}
         for mode, alignment in self.alignments.items():
             if any(key == mode for key, _ in found):
@@ -457,23 +431,3 @@ class Comparison:
             rest = {key: array for key, array in found.items() if key not in moving}
             return "; ".join(dict.fromkeys(text for text in (explained(rest), explained(moving)) if text))
         return explained(found)
-
-
-def _softmax(x: Array) -> Array:
-    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
-    result: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result
-
-
-def _log_softmax(x: Array) -> Array:
-    shifted = x - x.max(axis=-1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
-
-
-def _sigmoid(x: Array) -> Array:
-    result: Array = 1.0 / (1.0 + np.exp(-x))
-    return result
-
-
-_ENDS: dict[str, Callable[[Array], Array]] = {"softmax": _softmax, "log_softmax": _log_softmax, "sigmoid": _sigmoid}

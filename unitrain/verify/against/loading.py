@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import runpy
 import sys
@@ -39,6 +40,8 @@ def load_foreign(text: str) -> Foreign:
         load_backend("onnx")
         found: Foreign = import_module("unitrain.backends.onnx.foreign").load(path)
         return found
+    # The user's file may import TensorFlow before our backend can quieten it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _beside(path), _told(path):
         names = runpy.run_path(str(path), run_name="__unitrain__")
     if attribute not in names:

@@ -216,14 +216,23 @@ class Preparation:
         if stand_ins:
             layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in stand_ins))
             notes.append(f"folded into the layers before them in their model, and so taken for the identity: {layers}")
-        maps.check_bound(graph, bindings, missing, parameters)
+        maps.check_bound(graph, bindings, missing, parameters, used)
         traces = {"inference": trace}
+        if trace.draws:
+            raise InputError("the model draws random numbers in inference: no two runs of it are the same")
         if self.foreign.trains:
-            training = self._record(theirs, training=True)
-            if training.draws:
-                notes.append("their model draws random numbers in training: inference alone is compared")
+            try:
+                training = self._record(theirs, training=True)
+            except Exception as error:  # what runs in inference may still refuse a batch in training
+                problem = user_error(error, self.source).problems[0]
+                notes.append(
+                    f"their model does not run in training mode, and is compared in inference: {problem.message}"
+                )
             else:
-                traces["training"] = training
+                if training.draws:
+                    notes.append("their model draws random numbers in training: inference alone is compared")
+                else:
+                    traces["training"] = training
         else:
             notes.append("an ONNX model has no gradients and no training mode: inference alone is compared")
         if self.foreign.trains and any(item.drops for item in traces.values()):

@@ -88,7 +88,13 @@ def bind(
     ]
 
 
-def check_bound(graph: Graph, bindings: Bindings, missing: Sequence[str], theirs: Sequence[ForeignParameter]) -> None:
+def check_bound(
+    graph: Graph,
+    bindings: Bindings,
+    missing: Sequence[str],
+    theirs: Sequence[ForeignParameter],
+    used: frozenset[str],
+) -> None:
     """Raise `InputError` with what is left on both sides where the spec's parameters are not all found."""
     if not missing:
         return
@@ -99,7 +105,10 @@ def check_bound(graph: Graph, bindings: Bindings, missing: Sequence[str], theirs
         "the weights of the two models do not match up",
         found="in the spec and not in the model: " + ours,
         allowed="in the model and not in the spec: "
-        + (", ".join(f"{item.name} {list(item.shape)}" for item in left) or "nothing"),
+        + (
+            ", ".join(f"{item.name} {list(item.shape)}" + ("" if item.name in used else " (unused)") for item in left)
+            or "nothing"
+        ),
         hint="write a map with --write-map map.yaml, complete it, and give it back with --weights map.yaml",
     )
 

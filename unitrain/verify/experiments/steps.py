@@ -124,7 +124,8 @@ class Steps:
             found[self._name(f"change of {name}, update {number}", node.owner, growth)] = change
             for slot, arrays in slots.items():
                 if name in arrays:
-                    found[self._name(f"{slot} of {name}, update {number}", node.owner, growth)] = arrays[name]
+                    label, array = _linear(slot, arrays[name])
+                    found[self._name(f"{label} of {name}, update {number}", node.owner, growth)] = array
         return found
 
     def _owners(self) -> dict[str, Node]:
@@ -139,6 +140,14 @@ class Steps:
     def _loss_growth(self, plan: Plan) -> float:
         sizes = [int(np.prod(self.graph.shape(node))) for node in self.graph.outputs.values()]
         return sum_growth(int(plan.indices.shape[1]) * max(sizes))
+
+
+def _linear(slot: str, array: Array) -> tuple[str, Array]:
+    """Take the root of what holds squares of gradients, whose errors would count twice as powers of ten."""
+    if slot not in ("variance", "sum_of_squares"):
+        return slot, array
+    with np.errstate(invalid="ignore"):
+        return f"root of {slot}", np.sqrt(array)
 
 
 def _state(program: Program) -> State:
