@@ -15,6 +15,7 @@ from unitrain.verify.findings import LOSS, MODEL, OPTIMIZER, Cause, Finding, Rep
 from unitrain.verify.isolation import input_name
 from unitrain.verify.runner import Array, Cast, Runner
 from unitrain.verify.subject import Subject
+from unitrain.verify.transfer import IN_AND_OUT
 from unitrain.verify.verdict import judge
 
 # Causes that are explained, a backend: where more fail, one reason stands behind most of them.
@@ -51,8 +52,10 @@ class Causes:
         causes: list[Cause] = []
         for runner in self.cast.candidates:
             failures = [item for item in self.report.failures if item.backend == runner.label]
-            isolated = [item for item in failures if item.name.isolated]
-            chosen = sorted(isolated or self._first(failures), key=self._place)
+            # Weights that come back otherwise make all that is read from them look wrong.
+            lost = [item for item in failures if item.name.tensor.endswith(IN_AND_OUT)]
+            isolated = [] if lost else [item for item in failures if item.name.isolated]
+            chosen = sorted(lost or isolated or self._first(failures), key=self._place)
             groups = [(part, list(group)) for part, group in groupby(chosen, key=lambda item: item.name.part)]
             for number, (part, group) in enumerate(groups):
                 cause = self._cause(runner.label, part, group)
@@ -61,10 +64,23 @@ class Causes:
                     cause = replace(cause, diagnosis=self._explain(runner, part, group))
                 elif isolated:
                     cause = replace(cause, diagnosis="fails by itself too; not examined")
+                elif lost:
+                    cause = replace(cause, diagnosis=f"{group[0].name.tensor}: {group[0].verdict.reason}")
                 elif not isolated and part != MODEL and cause.level in ("forward", "backward"):
                     cause = replace(cause, diagnosis="right by itself: what it is given in the model is wrong")
                 causes.append(cause)
-        return self._blamed(causes)
+        return self._reference_causes() + self._blamed(causes)
+
+    def _reference_causes(self) -> list[Cause]:
+        """Return the layers that NumPy itself computes in two ways that disagree."""
+        wrong = [item for item in self.report.failures if item.backend == "numpy" and item.name.isolated]
+        if any(runner.label == "numpy" for runner in self.cast.candidates):
+            wrong = []  # found as that of a backend
+        causes = []
+        for part, group in groupby(sorted(wrong, key=self._place), key=lambda item: item.name.part):
+            cause = self._cause("numpy", part, list(group))
+            causes.append(replace(cause, diagnosis="the reference's formula is not that of its twin: NumPy is wrong"))
+        return causes
 
     def _first(self, failures: list[Finding]) -> list[Finding]:
         """Return the failures of the first part that fails, at the first level where one does."""

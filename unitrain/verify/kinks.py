@@ -31,8 +31,8 @@ CHOOSING = ("max_pool1d", "max_pool2d", "global_max_pool")
 def with_kinks(node: Node, x: Array) -> Array:
     """Put some elements of a layer's input on its kinks, where frameworks take different derivatives.
 
-    Every seventh element of an activation's input is set on a kink; for layers that choose the largest the last sample
-    becomes coarse, so that many are equal. Other layers' inputs stay as they are. Shape ``[batch, ...]``.
+    Every seventh element of an activation's input is set on a kink or beyond the outermost; for layers that choose
+    the largest the last sample becomes coarse, so that many are equal. Other layers' inputs stay as they are. Shape ``[batch, ...]``.
     """
     if x.dtype.kind != "f" or not x.size:
         return x
@@ -40,7 +40,8 @@ def with_kinks(node: Node, x: Array) -> Array:
     if kinks is not None:
         changed = x.copy().reshape(-1)
         places = np.arange(3, changed.size, 7)
-        changed[places] = np.resize(np.array(kinks, changed.dtype), len(places))
+        around = np.array([*kinks, max(kinks) + 1.5, min(kinks) - 1.5], changed.dtype)
+        changed[places] = np.resize(around, len(places))
         return changed.reshape(x.shape)
     if node.layer.type in CHOOSING:
         coarse = x[-1:]

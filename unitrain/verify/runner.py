@@ -83,6 +83,8 @@ class Cast:
     ----------
     reference
         NumPy in float64.
+    twin
+        NumPy in float64 by other formulas: where it disagrees with the reference, NumPy itself is wrong.
     yardsticks
         NumPy in float32, by two ways to compute, and float64 runs from moved numbers.
     candidates
@@ -92,6 +94,7 @@ class Cast:
     """
 
     reference: Runner
+    twin: Runner
     yardsticks: tuple[Runner, ...]
     candidates: tuple[Runner, ...]
     left_out: tuple[str, ...] = ()
@@ -120,4 +123,6 @@ class Cast:
             for name, backend in left_out.items():
                 check_precision(name, backend.precisions, precision)
         notes = tuple(f"{name} is left out: it does not compute in {precision}" for name in left_out)
-        return cls(Runner("reference", numpy, "cpu", "float64", seed), tuple(yardsticks), tuple(candidates), notes)
+        reference = Runner("reference", numpy, "cpu", "float64", seed)
+        twin = Runner("numpy", AlteredBackend(lambda _: TWINS), "cpu", "float64", seed)
+        return cls(reference, twin, tuple(yardsticks), tuple(candidates), notes)

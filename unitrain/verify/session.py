@@ -34,6 +34,7 @@ from unitrain.verify.verdict import Verdict, judge
 from unitrain.verify.versions import versions
 
 Tell = Callable[[str], None]
+Tensors = dict[TensorName, Array]
 
 # What is compared in 16 bits. To train in them takes float32 copies of the weights: that is mixed precision.
 HALF_LEVELS: frozenset[Level] = frozenset({"forward", "backward"})
@@ -164,6 +165,8 @@ class Session:
         self._experiments.append(experiment)
         right = experiment.tensors(self.cast.reference)
         others = [experiment.tensors(runner) for runner in self.cast.yardsticks]
+        if isinstance(experiment, IsolatedLayers):
+            self._check_reference(experiment, right, others)
         for runner in self.cast.candidates:
             self.tell(f"{type(experiment).__name__} on {runner.label}")
             try:
@@ -188,6 +191,13 @@ class Session:
                     verdict = Verdict(False, np.inf, np.inf, 1.0, "is missing")
                 findings.append(Finding(runner.label, name, verdict))
             self.report.findings += self._excused(runner, experiment, findings)
+
+    def _check_reference(self, experiment: IsolatedLayers, right: Tensors, others: list[Tensors]) -> None:
+        """See that NumPy's two ways to compute are one and the same in float64: a yardstick must not hide a fault."""
+        for name, array in experiment.tensors(self.cast.twin).items():
+            verdict = judge(array, right[name], *(other[name] for other in others), growth=name.growth)
+            if not verdict.passed:
+                self.report.findings.append(Finding("numpy", name, verdict))
 
     def _raised(self, runner: Runner, what: str, error: Exception) -> None:
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

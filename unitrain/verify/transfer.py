@@ -15,6 +15,8 @@ from unitrain.verify.verdict import Verdict
 from unitrain.weights.random import stream
 from unitrain.weights.store import load_weights, save_tensors
 
+IN_AND_OUT = ", in and out"
+
 
 def transfer(subject: Subject, runner: Runner) -> Iterator[Finding]:
     """Load drawn weights and optimizer state, read them back, and predict anew from weights saved to a file."""
@@ -28,7 +30,7 @@ def transfer(subject: Subject, runner: Runner) -> Iterator[Finding]:
     owners = {name: node.owner for node in subject.graph.nodes for name in node.parameters.values()}
     read = program.weights()
     for name, array in drawn.items():
-        yield _same(runner, owners[name], f"weights of {name}, in and out", read.get(name), array)
+        yield _same(runner, owners[name], f"weights of {name}{IN_AND_OUT}", read.get(name), array)
     if runner.trains:
         slots = {
             slot: {
@@ -43,7 +45,7 @@ def transfer(subject: Subject, runner: Runner) -> Iterator[Finding]:
         back = program.slots()
         for slot, arrays in slots.items():
             for name, array in arrays.items():
-                yield _same(runner, owners[name], f"{slot} of {name}, in and out", back[slot].get(name), array)
+                yield _same(runner, owners[name], f"{slot} of {name}{IN_AND_OUT}", back[slot].get(name), array)
     program.load_weights(runner.given(subject.weights, "model"))
     inputs = subject.batch(0).inputs
     before = program.predict(inputs)

@@ -20,7 +20,7 @@ PLAIN = ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "sigmoid"
 def activations(evidence: Evidence) -> Variants:
     """Derivatives at kinks, other functions."""
     kind = evidence.layer.type
-    for slope in (0.0, 0.5, 1.0, SELU_SCALE, SELU_SCALE * SELU_ALPHA):
+    for slope in (0.0, 0.5, 1.0, 1.5, -0.5, SELU_SCALE, SELU_SCALE * SELU_ALPHA):
         for places in [KINKS[kind], *((place,) for place in KINKS[kind])] if kind in KINKS else []:
             text = f"takes {slope:g} for the derivative at {' and '.join(f'{place:g}' for place in places)}"
             yield Variant(text, formulas.kink(places, slope))

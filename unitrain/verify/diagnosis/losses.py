@@ -53,6 +53,9 @@ def explain_loss(steps: Steps, loss: Loss, found: Mapping[TensorName, Array], re
 
 
 def _meanings(loss: Loss, factor: float) -> Iterator[tuple[str, LossFunction]]:
+    if loss.type == "huber":
+        delta, right = float(loss.delta), make_loss(loss)
+        yield f"is smooth L1, Huber over delta: 1/{show(delta)} of the spec's", Wrapped(right, factor / delta)
     for text, changed in alternatives(loss):
         yield text, Wrapped(make_loss(changed), factor)  # type: ignore[arg-type]  # of the same class
     right = make_loss(loss)
@@ -68,9 +71,6 @@ def _meanings(loss: Loss, factor: float) -> Iterator[tuple[str, LossFunction]]:
         yield f"is {scale:g} times the spec's", Wrapped(right, factor * scale)
     for text, formula in _FORMULAS.get(loss.type, ()):
         yield text, Formula(right, factor, formula)
-    if loss.type == "huber":
-        delta = float(loss.delta)
-        yield f"is smooth L1, Huber over delta: 1/{show(delta)} of the spec's", Wrapped(right, factor / delta)
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,18 @@ def _meanings(steps: Steps, optimizer: Optimizer) -> Iterator[Meaning]:
     decays = update.decays
 
     def with_updater(text: str, updater: Update) -> Meaning:
-        plans = tuple(_planned(plan, updater, number, optimizer.lr) for number, plan in enumerate(steps.plans))
+        plans = tuple(_planned(plan, updater, number) for number, plan in enumerate(steps.plans))
         return Meaning(text, replace(steps, rule=replace(steps.rule, updater=updater), plans=plans))
 
     for text, changed in alternatives(optimizer):
         if _same_slots(changed, update, decays):
-            yield with_updater(text, Update(changed, own_decays(decays)))  # type: ignore[arg-type]  # of the same class
+            other = Update(changed, own_decays(decays))  # type: ignore[arg-type]  # of the same class
+            yield with_updater(text, other)
+            # The same, where the scalars that the trainer hands over are still the spec's.
+            yield Meaning(text, replace(steps, rule=replace(steps.rule, updater=other)))
     for text, spec in moved_decay(optimizer):
         yield with_updater(text, Update(spec, own_decays(decays)))
-    for text, make in RULES.get(optimizer.type, ()):
+    for text, make in RULES.get(optimizer.type, ()) if update.rule.slots else ():
         yield with_updater(text, _with_rule(Update(optimizer, decays), make(update.rule)))
     for text, updater in other_steps(optimizer, decays):
         yield with_updater(text, updater)
@@ -108,9 +111,9 @@ def _same_slots(changed: Any, update: Update, decays: Mapping[str, bool]) -> boo
     return Update(changed, decays).slots == update.slots
 
 
-def _planned(plan: Plan, updater: Update, number: int, base: float) -> Plan:
+def _planned(plan: Plan, updater: Update, number: int) -> Plan:
     """Return a plan with the coefficients that another updater has for the same learning rate."""
-    row = updater.coefficients(np.array([base * RATES[number]]), number)
+    row = updater.coefficients(np.array([updater.spec.lr * RATES[number]]), number)
     return replace(plan, coefficients=np.repeat(row, len(plan), axis=0))
 
 

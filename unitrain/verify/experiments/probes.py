@@ -56,10 +56,12 @@ def optimizer_probe(subject: Subject) -> Steps:
         factor = np.float32(size * _limit(subject, targets, rows))
         for drawn in targets.values():
             drawn[rows] *= factor
-    weights = {
-        name: stream(subject.seed, "verify", "probe", name).normal(size=graph.parameters[name].shape).astype(np.float32)
-        for name in graph.parameters
-    }
+    # Of the weights half are as large as usual, so that decay shows, and half are small beside a step, which then is
+    # exact to the last digit.
+    weights: dict[str, Array] = {}
+    for name in graph.parameters:
+        drawn = stream(subject.seed, "verify", "probe", name).normal(size=graph.parameters[name].shape)
+        weights[name] = (drawn * (1.0 if "_1" in name else 1e-4 * spec.lr)).astype(np.float32)
     rule = TrainingRule({name: (1.0, GivenGradient()) for name in names}, (), update)
     coefficients = update.coefficients(spec.lr * np.array(RATES), 0)
     plans = [

@@ -1,9 +1,17 @@
-"""Draws the fields of a specification from their types, with hints where a type says too little."""
+"""Options of the fields of a specification, read from their types: what the fuzzer draws, and counts as covered.
+
+An option is a class of values: ``same`` of a padding, ``different`` of a pair of strides, ``he`` of an initialiser.
+A new layer needs nothing here. The tables of hints say only what a type cannot: how large a small model's sizes are,
+which numbers keep its values moderate, and what depends on the shape of a layer's input.
+"""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import prod
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
@@ -11,116 +19,406 @@ import numpy as np
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-Draw = Callable[[np.random.Generator], Any]
+from unitrain.spec.layers.base import Shape
 
-# Draws for fields whose type allows more than a small model can bear, by name.
-HINTS: Mapping[str, Draw] = {
-    "units": lambda g: int(g.integers(1, 7)),
-    "filters": lambda g: int(g.integers(1, 7)),
-    "width": lambda g: int(g.integers(1, 5)),
-    "multiplier": lambda g: int(g.integers(1, 4)),
-    "vocabulary": lambda g: int(g.integers(1, 8)),
-    "groups": lambda g: int(g.choice([1, 2, 3, 4])),
-    "repeat": lambda g: int(g.integers(1, 4)),
-    "epsilon": lambda g: float(g.choice([1e-2, 1e-3, 1e-4, 1e-5, 1e-6])),
-    "momentum": lambda g: float(g.choice([0.0, 0.1, 0.5, 0.9, 0.99])),
-    "rate": lambda g: float(g.choice([0.0, 0.1, 0.5, 0.8])),
-    "slope": lambda g: float(g.choice([0.0, 0.01, 0.3, 1.0])),
-    "alpha": lambda g: float(g.choice([0.3, 1.0, 1.7])),
-    "value": lambda g: float(g.choice([-1.5, 0.0, 2.0])),
-    "axis": lambda g: int(g.integers(-3, 3)),
-    "axes": lambda g: int(g.integers(1, 4)),
-    "lr": lambda g: float(g.choice([1e-3, 1e-2, 3e-2])),
-    "weight_decay": lambda g: float(g.choice([0.0, 1e-2])),
-    "l2": lambda g: float(g.choice([0.0, 1e-3])),
-    "clip_norm": lambda g: [None, 0.1, 1.0][int(g.integers(3))],
-    "clip_value": lambda g: [None, 0.01, 0.1][int(g.integers(3))],
-    "ema": lambda g: [None, 0.9][int(g.integers(2))],
-    "beta1": lambda g: float(g.choice([0.8, 0.9])),
-    "beta2": lambda g: float(g.choice([0.99, 0.999])),
-    "decay": lambda g: float(g.choice([0.9, 0.99])),
-    "delta": lambda g: float(g.choice([0.5, 1.0, 2.0])),
-    "label_smoothing": lambda g: float(g.choice([0.0, 0.1, 0.3])),
-}
-# Fields that a drawn specification leaves at their defaults: names, and what depends on the data.
-LEFT = frozenset({"name", "inputs", "type", "class_weights", "ignore_index"})
+Generator = np.random.Generator
+Shapes = Sequence[Shape]
+Draw = Callable[[Generator, Shapes], Any]
 
 
-def draw_fields(spec: type[BaseModel], generator: np.random.Generator, *, often: float = 0.6) -> dict[str, Any]:
-    """Draw values for the fields of a specification, as they would be read from YAML.
+@dataclass(frozen=True)
+class Option:
+    """A class of values that a field may have.
 
-    Required fields always have one, others with the chance ``often``.
+    Parameters
+    ----------
+    label
+        What it is called: the value itself where it is one.
+    draw
+        Draws a value as YAML would have it, for inputs of given shapes.
+    holds
+        Tells whether a checked value belongs to it.
+    spec
+        The specification that the value is, if it is one.
+    word
+        The word that the value is, if it is no other.
     """
-    drawn: dict[str, Any] = {}
-    for name, field in spec.model_fields.items():
-        if name in LEFT:
-            continue
-        if not field.is_required() and generator.random() > often:
-            continue
-        value = draw_value(name, field, generator)
-        if value is not None or not field.is_required():
-            drawn[name] = value
-    if "type" in spec.model_fields:
-        drawn["type"] = spec.model_fields["type"].default
-    return drawn
+
+    label: str
+    draw: Draw
+    holds: Callable[[Any], bool]
+    spec: type[BaseModel] | None = None
+    word: str | None = None
 
 
-def draw_value(name: str, field: FieldInfo, generator: np.random.Generator) -> Any:
-    """Draw one field: by its hint, else by its type."""
-    annotation = field.annotation
-    if name in HINTS and not _is_literal(annotation) and not (name == "axes" and _is_tuple(annotation)):
-        return HINTS[name](generator)
-    return _draw(annotation, list(field.metadata), generator)
+def pick(generator: Generator, choices: Sequence[Any]) -> Any:
+    """Draw one of several things, whatever they are."""
+    return choices[int(generator.integers(len(choices)))]
 
 
-def _draw(annotation: Any, metadata: list[Any], generator: np.random.Generator) -> Any:
+# The most that a number of this name is in a small model; others exceed their least value by 2 at most.
+MOST: Mapping[str, int] = {"units": 6, "filters": 6, "multiplier": 3, "width": 4, "groups": 4}
+
+# Numbers that keep values, updates and their rounding moderate, where the type allows more.
+NUMBERS: Mapping[str, tuple[float | int, ...]] = {
+    "vocabulary": (8, 11),
+    "epsilon": (1e-2, 1e-3, 1e-5, 1e-6),
+    "momentum": (0.0, 0.5, 0.9, 0.99),
+    "rate": (0.0, 0.1, 0.5, 0.8),
+    "slope": (0.0, 0.01, 0.3, 1.0),
+    "alpha": (0.0, 0.3, 1.0, 1.7),
+    "value": (-0.5, 0.0, 0.75),
+    "low": (-0.5, -0.05),
+    "high": (0.05, 0.5),
+    "stddev": (0.05, 0.3),
+    "gain": (0.5, 1.0, 1.5),
+    "lr": (1e-3, 1e-2, 3e-2),
+    "weight_decay": (0.0, 1e-2, 0.1),
+    "l2": (0.0, 1e-3, 1e-2),
+    "clip_norm": (0.1, 1.0),
+    "clip_value": (0.01, 0.1),
+    "ema": (0.5, 0.9),
+    "beta1": (0.0, 0.8, 0.9),
+    "beta2": (0.9, 0.99, 0.999),
+    "decay": (0.0, 0.9, 0.99),
+    "delta": (0.5, 1.0, 2.0),
+    "label_smoothing": (0.0, 0.1, 0.3),
+    "every": (1.0, 2.0, 2.5),
+    "warmup": (0.0, 2.0, 3.0),
+    "length": (3.0, 8.0),
+    "period": (2.0, 4.0),
+    "power": (0.5, 1.0, 2.0),
+    "milestones": (1.0, 2.0, 5.0),
+    "start_divisor": (2.0, 25.0),
+    "end_divisor": (10.0, 1e4),
+}
+
+
+def _reshaped(open_axis: bool) -> Draw:
+    def draw(generator: Generator, shapes: Shapes) -> list[int]:
+        rest = prod(shapes[0])
+        shape = []
+        for _ in range(int(generator.integers(0, 3))):
+            shape.append(pick(generator, [extent for extent in range(1, rest + 1) if rest % extent == 0]))
+            rest //= shape[-1]
+        shape.insert(int(generator.integers(len(shape) + 1)), -1 if open_axis else rest)
+        return shape
+
+    return draw
+
+
+def _permutation(generator: Generator, shapes: Shapes) -> list[int]:
+    return [int(axis) for axis in generator.permutation(len(shapes[0]))]
+
+
+def _amounts(zero: bool) -> Draw:
+    def draw(generator: Generator, shapes: Shapes) -> list[list[int]]:
+        axes = int(generator.integers(1, max(len(shapes[0]), 1) + 1))
+        return [[0, 0] if zero else [int(part) for part in generator.integers(0, 3, 2)] for _ in range(axes)]
+
+    return draw
+
+
+def _in_order(value: Any) -> bool:
+    return list(value) == sorted(value)
+
+
+def _axis(sign: int) -> Draw:
+    def draw(generator: Generator, shapes: Shapes) -> int:
+        rank = max(len(shapes[0]), 1)
+        return int(generator.integers(rank)) if sign > 0 else -1 - int(generator.integers(rank))
+
+    return draw
+
+
+def _class_weights(generator: Generator, shapes: Shapes) -> list[float]:
+    return [float(pick(generator, (0.5, 1.0, 2.0))) for _ in range(shapes[0][-1] if shapes[0] else 1)]
+
+
+def _class(generator: Generator, shapes: Shapes) -> int:
+    return int(generator.integers(shapes[0][-1] if shapes[0] else 1))
+
+
+_NONE = Option("none", lambda generator, shapes: None, lambda value: value is None)
+
+
+def _stated(draw: Draw) -> tuple[Option, ...]:
+    return (_NONE, Option("stated", draw, lambda value: value is not None))
+
+
+# What depends on the shape of the input; for a loss that is the output it trains.
+SHAPED: Mapping[str, tuple[Option, ...]] = {
+    "reshape.shape": (
+        Option("open", _reshaped(True), lambda value: -1 in value),
+        Option("closed", _reshaped(False), lambda value: -1 not in value),
+    ),
+    "permute.axes": (
+        Option("in order", lambda g, shapes: list(range(len(shapes[0]))), _in_order),
+        Option("reordered", _permutation, lambda value: not _in_order(value)),
+    ),
+    "padding.amounts": (
+        Option("0", _amounts(True), lambda value: not any(map(any, value))),
+        Option("more", _amounts(False), lambda value: any(map(any, value))),
+    ),
+    "softmax.axis": (
+        Option("from the front", _axis(1), lambda value: value >= 0),
+        Option("from the back", _axis(-1), lambda value: value < 0),
+    ),
+    "concatenate.axis": (
+        Option("from the front", _axis(1), lambda value: value >= 0),
+        Option("from the back", _axis(-1), lambda value: value < 0),
+    ),
+    "cross_entropy.class_weights": _stated(_class_weights),
+    "binary_cross_entropy.class_weights": _stated(lambda generator, shapes: _class_weights(generator, [(2,)])),
+    "cross_entropy.ignore_index": _stated(_class),
+}
+
+# Not drawn: what names a layer and ties it to others.
+LEFT = frozenset({"type", "name", "inputs"})
+
+
+def kind_of(spec: type[BaseModel]) -> str:
+    """Return the word by which a specification is chosen, or its class's name."""
+    field = spec.model_fields.get("type")
+    return str(field.default) if field is not None else spec.__name__
+
+
+@cache
+def options(spec: type[BaseModel]) -> Mapping[str, tuple[Option, ...]]:
+    """Return the options of every field that is drawn; a field whose type is not understood has none."""
+    return {
+        name: SHAPED.get(f"{kind_of(spec)}.{name}") or _unique(_of_type(field.annotation, list(field.metadata), name))
+        for name, field in spec.model_fields.items()
+        if name not in LEFT
+    }
+
+
+def option_of(spec: BaseModel, name: str) -> str:
+    """Return the label of the option that a field's value belongs to, or ``other``."""
+    value = getattr(spec, name)
+    return next((option.label for option in options(type(spec))[name] if option.holds(value)), "other")
+
+
+def idle(name: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a field has no effect beside others: an initialiser of what ``use_...: false`` leaves out."""
+    return name.endswith("_initializer") and values.get(f"use_{name.removesuffix('_initializer')}") is False
+
+
+def draw_fields(
+    spec: type[BaseModel],
+    generator: Generator,
+    shapes: Shapes = (),
+    pins: Mapping[str, Option] | None = None,
+    often: float = 0.5,
+) -> dict[str, Any]:
+    """Draw the fields of a specification, as YAML would have them.
+
+    Parameters
+    ----------
+    spec
+        The specification's class.
+    generator
+        Where randomness comes from.
+    shapes
+        Shapes of a layer's inputs, or of the output that a loss trains.
+    pins
+        Fields whose option is settled.
+    often
+        Chance that a field which has a default is drawn.
+    """
+    return values(spec, choose(spec, generator, pins, often), generator, shapes)
+
+
+def choose(
+    spec: type[BaseModel], generator: Generator, pins: Mapping[str, Option] | None = None, often: float = 0.5
+) -> dict[str, Option]:
+    """Choose the options of the fields that are drawn; arguments as of `draw_fields`."""
+    pins = pins or {}
+    chosen = {}
+    for name, choices in options(spec).items():
+        if name in pins:
+            chosen[name] = pins[name]
+        elif choices and (spec.model_fields[name].is_required() or generator.random() < often):
+            chosen[name] = pick(generator, choices)
+    return chosen
+
+
+def values(
+    spec: type[BaseModel], chosen: Mapping[str, Option], generator: Generator, shapes: Shapes = ()
+) -> dict[str, Any]:
+    """Draw a value of each option, as YAML would have it; what has no effect is left out."""
+    drawn: dict[str, Any] = {} if "type" not in spec.model_fields else {"type": kind_of(spec)}
+    drawn |= {name: option.draw(generator, shapes) for name, option in chosen.items()}
+    effective = {**_defaults(spec), **drawn}
+    return {name: value for name, value in drawn.items() if not idle(name, effective)}
+
+
+@cache
+def _defaults(spec: type[BaseModel]) -> Mapping[str, Any]:
+    return {name: field.default for name, field in spec.model_fields.items()}
+
+
+def _unique(choices: Sequence[Option]) -> tuple[Option, ...]:
+    return tuple({option.label: option for option in choices}.values())
+
+
+def _of_type(annotation: Any, metadata: list[Any], name: str) -> list[Option]:
+    """Return the options of a type, with the constraints of ``metadata``, for a field called ``name``."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _draw(arguments[0], [*arguments[1:], *metadata], generator)
+        return _of_type(arguments[0], [*arguments[1:], *metadata], name)
     if origin is Literal:
-        return arguments[int(generator.integers(len(arguments)))]
+        return [_exactly(value) for value in arguments]
     if origin in (Union, types.UnionType):
-        return _draw(arguments[int(generator.integers(len(arguments)))], metadata, generator)
-    if origin is tuple:
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return [_draw(arguments[0], [], generator) for _ in range(int(generator.integers(1, 4)))]
-        return [_draw(argument, [], generator) for argument in arguments]
+        return [option for argument in arguments for option in _of_type(argument, metadata, name)]
+    if annotation is type(None):
+        return [_NONE]
     if annotation is bool:
-        return bool(generator.integers(2))
-    if annotation is int:
-        low = _bound(metadata, 0)
-        return int(generator.integers(low, low + 3))
-    if annotation is float:
-        low, high = _bound(metadata, 0.0), _upper(metadata, 1.0)
-        return float(np.round(generator.uniform(low, high), 3)) or 0.5
+        return [_exactly(False), _exactly(True)]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return draw_fields(annotation, generator)
-    return None
+        return [_nested(annotation)]
+    if annotation in (int, float) and name in NUMBERS:
+        return [_exactly(annotation(value)) for value in NUMBERS[name]]
+    if annotation is int:
+        least = _least(metadata, 0)
+        return _whole(least, max(MOST.get(name, least + 2), least + 1))
+    if annotation is float:
+        return _fraction(metadata)
+    if origin is tuple:
+        return _tuple(arguments, name)
+    return []
 
 
-def _bound(metadata: list[Any], default: Any) -> Any:
-    for item in _constraints(metadata):
-        if isinstance(item, annotated_types.Gt):
-            return item.gt + (1 if isinstance(default, int) else 0)  # type: ignore[operator]  # a number here
-        if isinstance(item, annotated_types.Ge):
-            return item.ge
-    return default
+def _exactly(value: Any) -> Option:
+    label = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return Option(
+        label,
+        lambda generator, shapes: value,
+        lambda found: type(found) is type(value) and found == value,
+        word=value if isinstance(value, str) else None,
+    )
 
 
-def _upper(metadata: list[Any], default: float) -> Any:
-    for item in _constraints(metadata):
-        if isinstance(item, annotated_types.Lt):
-            return 0.95 * float(item.lt)  # type: ignore[arg-type]  # a number here
-    return default
+def _nested(spec: type[BaseModel]) -> Option:
+    return Option(
+        kind_of(spec),
+        lambda generator, shapes: draw_fields(spec, generator, shapes),
+        lambda value: type(value) is spec,
+        spec,
+    )
 
 
-def _constraints(metadata: list[Any]) -> list[Any]:
-    return [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+def _whole(least: int, most: int) -> list[Option]:
+    return [
+        _exactly(least),
+        Option(
+            "more",
+            lambda generator, shapes: int(generator.integers(least + 1, most + 1)),
+            lambda value: type(value) is int and value > least,
+        ),
+    ]
 
 
-def _is_literal(annotation: Any) -> bool:
-    return get_origin(annotation) is Literal
+def _fraction(metadata: list[Any]) -> list[Option]:
+    """Return the options of a float: its closed ends, and between them."""
+    ends = [float(item.ge) for item in _constraints(metadata, annotated_types.Ge)]
+    ends += [float(item.le) for item in _constraints(metadata, annotated_types.Le)]
+    lows = [float(item.gt) for item in _constraints(metadata, annotated_types.Gt)] + ends[:1]
+    highs = [float(item.lt) for item in _constraints(metadata, annotated_types.Lt)] + ends[1:]
+    low, high = (lows or [-1.0])[0], (highs or [1.5])[0]
+
+    def between(generator: Generator, shapes: Shapes) -> float:
+        return round(low + (high - low) * float(generator.uniform(0.1, 0.9)), 2)
+
+    return [*map(_exactly, ends), Option("between", between, lambda value: isinstance(value, float))]
 
 
-def _is_tuple(annotation: Any) -> bool:
-    return get_origin(annotation) is tuple
+def _tuple(arguments: Sequence[Any], name: str) -> list[Option]:
+    """Return the options of a tuple: of whole numbers by whether all are least or equal, else by length."""
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        element = _unique(_of_type(arguments[0], [], name))
+        return [_several(element, 1, 1, "1"), _several(element, 2, 3, "more")] if element else []
+    leaves = _leaves(arguments)
+    if leaves is None:
+        parts = [_unique(_of_type(argument, [], name)) for argument in arguments]
+        return [Option("stated", lambda g, s: [pick(g, part).draw(g, s) for part in parts], lambda v: True)]
+    least, count = leaves
+    most = max(MOST.get(name, least + 2), least + 1)
+
+    def flat(value: Any) -> list[int]:
+        return [leaf for part in value for leaf in flat(part)] if isinstance(value, tuple) else [value]
+
+    def option(label: str, draw: Callable[[Generator], list[int]], holds: Callable[[list[int]], bool]) -> Option:
+        return Option(
+            label,
+            lambda generator, shapes: _filled(arguments, draw(generator)),
+            lambda value: isinstance(value, tuple) and len(flat(value)) == count and holds(flat(value)),
+        )
+
+    def different(generator: Generator) -> list[int]:
+        drawn = [int(part) for part in generator.integers(least, most + 1, count)]
+        return drawn if len(set(drawn)) > 1 else [least, *[least + 1] * (count - 1)]
+
+    found = [
+        option(str(least), lambda g: [least] * count, lambda leaves: set(leaves) == {least}),
+        option(
+            "equal" if count > 1 else "more",
+            lambda g: [int(g.integers(least + 1, most + 1))] * count,
+            lambda leaves: len(set(leaves)) == 1 and leaves[0] > least,
+        ),
+    ]
+    return found if count == 1 else [*found, option("different", different, lambda leaves: len(set(leaves)) > 1)]
+
+
+def _several(element: Sequence[Option], least: int, most: int, label: str) -> Option:
+    return Option(
+        label,
+        lambda g, shapes: [pick(g, element).draw(g, shapes) for _ in range(int(g.integers(least, most + 1)))],
+        lambda value: isinstance(value, tuple) and least <= len(value) and (most > 1 or len(value) == 1),
+    )
+
+
+def _leaves(arguments: Sequence[Any]) -> tuple[int, int] | None:
+    """Return the least value of a nested tuple's whole numbers, and how many there are; None for other tuples."""
+    least, count = 0, 0
+    for argument in arguments:
+        metadata: list[Any] = []
+        while get_origin(argument) is Annotated:
+            argument, *more = get_args(argument)
+            metadata += more
+        if argument is int:
+            least, count = _least(metadata, 0), count + 1
+        elif get_origin(argument) is tuple and Ellipsis not in get_args(argument):
+            inner = _leaves(get_args(argument))
+            if inner is None:
+                return None
+            least, count = inner[0], count + inner[1]
+        else:
+            return None
+    return least, count
+
+
+def _filled(arguments: Sequence[Any], leaves: list[int]) -> list[Any]:
+    """Arrange whole numbers in the structure of a nested tuple, using them up."""
+    rest = list(leaves)
+
+    def fill(parts: Sequence[Any]) -> list[Any]:
+        made: list[Any] = []
+        for part in parts:
+            while get_origin(part) is Annotated:
+                part = get_args(part)[0]
+            made.append(fill(get_args(part)) if get_origin(part) is tuple else rest.pop(0))
+        return made
+
+    return fill(arguments)
+
+
+def _least(metadata: list[Any], default: int) -> int:
+    """Return the least whole number that constraints allow."""
+    above = [int(item.gt) + 1 for item in _constraints(metadata, annotated_types.Gt)]
+    return max([*above, *(int(item.ge) for item in _constraints(metadata, annotated_types.Ge))], default=default)
+
+
+def _constraints(metadata: list[Any], kind: type) -> list[Any]:
+    parts = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    return [part for part in parts if isinstance(part, kind)]
