@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def verify(
-    sources: Annotated[list[Path], typer.Argument(help="Models, recipes and run folders.", show_default=False)],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Models, recipes and run folders.", show_default=False)
+    ] = None,
     backends: Annotated[
         list[str] | None,
         typer.Option(metavar="NAMES", help="numpy, keras, torch, onnx, by commas; by default all that are installed."),
@@ -61,6 +63,18 @@ def verify(
     layout: Annotated[
         str, typer.Option(help="With --against: how your model takes images, nhwc, nchw or auto: what it runs with.")
     ] = "auto",
+    fuzz: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Verify N random models instead, the same for one --seed.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="With --fuzz: stop after this time; the same command goes on.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --fuzz: where it goes on and writes what fails; by default fuzz-SEED.", metavar="FOLDER"
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every layer, not the worst ones only.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all tensors and plots.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print PASS or FAIL only.")] = False,
@@ -79,6 +93,8 @@ def verify(
       unitrain verify models/*.yaml --steps 50 --html verify.html
 
       unitrain verify models/lenet5.yaml --against mine.py:make_model
+
+      unitrain verify --fuzz 1000 --seed 7 --minutes 30
     """
     from unitrain.backends import BACKENDS
     from unitrain.backends.contract import Precision
@@ -90,13 +106,23 @@ def verify(
     precision: Precision = _one_of("dtype", dtype, get_args(Precision))  # type: ignore[assignment]  # as checked
     named = _choose("backend", backends, tuple(BACKENDS))
     _check_page(html)
+    _check_fuzzing(fuzz, sources, {"--against": against, "--set": set_, "--html": html}, minutes, folder)
     user = _User(tuple(against or ()), weights, write_map, layout)
-    user.check(sources, {"--backends": backends, "--level": level, "--dtype": None if dtype == "float32" else dtype})
+    user.check(
+        sources or [], {"--backends": backends, "--level": level, "--dtype": None if dtype == "float32" else dtype}
+    )
 
     from unitrain.cli.status import Status
 
     with Status() as status:
-        subjects = _subjects(sources, set_ or [], seed, status)
+        if fuzz is not None:
+            from unitrain.cli.fuzzing import fuzz as run_fuzz
+
+            places, _ = _devices(named, device, precision, status)
+            place = folder or Path(f"fuzz-{seed or 0}")
+            good = run_fuzz(fuzz, seed or 0, minutes, place, places, levels, status, as_json=as_json, quiet=quiet)
+            raise typer.Exit(0 if good else 1)
+        subjects = _subjects(sources or [], set_ or [], seed, status)
         if user.models:
             runs = user.reports(*subjects[0], status)
         else:
@@ -123,6 +149,28 @@ def verify(
         typer.echo(f"page: {html}")
     if not all(passed.values()):
         raise typer.Exit(1)
+
+
+def _check_fuzzing(
+    count: int | None,
+    sources: Sequence[Path] | None,
+    others: Mapping[str, object],
+    minutes: float | None,
+    folder: Path | None,
+) -> None:
+    """Raise `InputError` where options do not go together."""
+    if count is None:
+        alone = [option for option, value in (("--minutes", minutes), ("--folder", folder)) if value is not None]
+        if alone:
+            raise InputError(f"{alone[0]} needs --fuzz")
+        if not sources:
+            raise InputError("name a model, a recipe or a run folder", allowed="unitrain verify models/lenet5.yaml")
+        return
+    if sources:
+        raise InputError("--fuzz draws its own models", found=", ".join(map(str, sources)))
+    for option, value in others.items():
+        if value:
+            raise InputError(f"{option} does not go with --fuzz")
 
 
 def _across(

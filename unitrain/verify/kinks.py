@@ -32,7 +32,7 @@ def with_kinks(node: Node, x: Array) -> Array:
     """Put some elements of a layer's input on its kinks, where frameworks take different derivatives.
 
     Every seventh element of an activation's input is set on a kink or beyond the outermost; for layers that choose
-    the largest the last sample becomes coarse, so that many are equal. Other layers' inputs stay as they are. Shape ``[batch, ...]``.
+    the largest the last sample becomes coarse, so that many are equal. Other layers' inputs stay as they are.
     """
     if x.dtype.kind != "f" or not x.size:
         return x

@@ -14,6 +14,7 @@ from unitrain.spec.yaml import Document, read_yaml
 from unitrain.train.fit import load_run
 from unitrain.train.recipe import load_recipe
 from unitrain.train.run_folder import RunFolder
+from unitrain.verify.fuzz.case import is_case, read_case
 from unitrain.verify.subject import Subject, model_subject, recipe_subject
 from unitrain.weights.store import load_weights
 
@@ -24,8 +25,8 @@ def read_subject(path: str | Path, settings: Sequence[str] = (), seed: int | Non
     Parameters
     ----------
     path
-        A model: its inputs and targets are drawn. A recipe: its own data and training. A run folder: the same with
-        the run's weights.
+        A model, or a case of the fuzzer: inputs and targets are drawn. A recipe: its own data and training. A run
+        folder: the same with the run's weights.
     settings
         As typed after ``--set``: arguments of a model (``classes=7``), fields of a recipe (``optimizer.lr=0.01``).
     seed
@@ -43,6 +44,9 @@ def read_subject(path: str | Path, settings: Sequence[str] = (), seed: int | Non
         near = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
         raise InputError("no such file or run folder", file=str(path), hint=did_you_mean(place.name, near))
     document = read_yaml(place)
+    if is_case(document):
+        case = read_case(document)
+        return (case if seed is None else case.model_copy(update={"seed": seed})).subject(place.stem, document)
     return _recipe(place, settings, seed) if is_recipe(document) else _model(document, settings, seed)
 
 

@@ -19,6 +19,9 @@ from unitrain.weights.random import stream
 
 # How often weights are compared in a run.
 POINTS = 20
+# A run amplifies what rounding leaves, and most where a gradient is nothing else: a few runs do not show by how much at
+# most. Of 640 drawn models one strayed twice as far as the bound allows for one step, and one in a hundred five times.
+DRIFT = 8.0
 
 
 @dataclass
@@ -141,7 +144,7 @@ class Trajectories:
     ) -> list[tuple[TensorName, Verdict]]:
         found: list[tuple[TensorName, Verdict]] = []
         owners = {name: node.owner for node in self.subject.graph.nodes for name in node.parameters.values()}
-        growth = max(inherited_growth(self.subject.graph, self.subject.batch_size, training=True).values())
+        growth = DRIFT * max(inherited_growth(self.subject.graph, self.subject.batch_size, training=True).values())
         for point, step in enumerate(self._edges[1:], start=1):
             if point >= len(reference.weights):
                 break

@@ -1,4 +1,4 @@
-"""A second right way to compute norms and softmax, as frameworks do it: what it loses is rounding too, and no fault.
+"""A second right way to compute norms, softmax and ELU, as frameworks do it: what it loses is rounding too, no fault.
 
 NumPy subtracts the mean first, and adds in pairs. Frameworks fold the mean in: with r = 1 / sqrt(var + eps) they
 compute x * r + (-mean * r), in the backward pass sums of dy * x instead of dy * xhat, and add one number after the
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm, LayerSpec, Softmax
+from unitrain.spec.layers import BatchNorm, Elu, GroupNorm, LayerNorm, LayerSpec, RmsNorm, Selu, Softmax
 
 
 def _folded(
@@ -49,8 +50,7 @@ def _result(
     def backward(dy: Array) -> Gradients:
         gradients = {}
         if scale is not None:
-            by_x = _fused(dy.reshape(view), shaped, -(dy.reshape(view) * mean)) * inverse
-            gradients["scale"] = _sum(by_x.reshape(x.shape), lead).reshape(scale.shape)
+            gradients["scale"] = _sum(dy * xhat, lead).reshape(scale.shape)
         if "bias" in parameters:
             bias = parameters["bias"]
             gradients["bias"] = _sum(dy, tuple(range(x.ndim - bias.ndim))).reshape(bias.shape)
@@ -112,6 +112,24 @@ def _group_norm(layer: GroupNorm, context: Context, parameters: Parameters, x: A
     return _folded(layer, parameters, x, (1, 3), view)[0]
 
 
+def _rms_norm(layer: RmsNorm, context: Context, parameters: Parameters, x: Array) -> Result:
+    """With sums one after the other, and sums of dy * x in the backward pass."""
+    axes, count = (x.ndim - 1,), x.dtype.type(x.shape[-1])
+    inverse = 1 / np.sqrt(_sum(np.square(x), axes) / count + layer.epsilon)
+    scale = parameters.get("scale")
+    xhat = x * inverse
+
+    def backward(dy: Array) -> Gradients:
+        gradients = {}
+        if scale is not None:
+            gradients["scale"] = _sum(dy * xhat, tuple(range(x.ndim - 1))).reshape(scale.shape)
+        g = dy if scale is None else dy * scale
+        slope = -_sum(g * x, axes) * inverse**3 / count
+        return (_fused(slope, x, g * inverse),), gradients
+
+    return xhat if scale is None else xhat * scale, backward
+
+
 def _softmax(layer: Softmax, context: Context, parameters: Parameters, x: Array) -> Result:
     """With the last bit of every exponential rounded down: of a single number the sum is not quite 1."""
     axis = layer.axis % (x.ndim - 1) + 1
@@ -121,9 +139,20 @@ def _softmax(layer: Softmax, context: Context, parameters: Parameters, x: Array)
     return y, lambda dy: (((dy - (dy * y).sum(axis=axis, keepdims=True)) * y,), {})
 
 
+def _elu(layer: Elu | Selu, context: Context, parameters: Parameters, x: Array) -> Result:
+    """With exp(x) - 1, of which little is left where x is small."""
+    scale, alpha = (SELU_SCALE, SELU_ALPHA) if isinstance(layer, Selu) else (1.0, layer.alpha)
+    powers = np.exp(np.minimum(x, 0))
+    y = scale * (np.maximum(x, 0) + alpha * (powers - 1))
+    return y, lambda dy: ((dy * scale * np.where(x > 0, np.ones_like(x), alpha * powers),), {})
+
+
 TWINS: dict[type[LayerSpec], Forward] = {
     BatchNorm: _batch_norm,
     LayerNorm: _layer_norm,
     GroupNorm: _group_norm,
+    RmsNorm: _rms_norm,
     Softmax: _softmax,
+    Elu: _elu,
+    Selu: _elu,
 }

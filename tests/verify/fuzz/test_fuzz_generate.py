@@ -8,13 +8,15 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from pydantic import Field, PositiveInt
 
+from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers import LAYER_TYPES, Dense
 from unitrain.spec.layers.base import LayerSpec, Shape
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.yaml import parse_yaml
-from unitrain.verify.fuzz.case import VerifyCase, read_case
+from unitrain.verify.fuzz.case import VerifyCase, is_case, read_case
 from unitrain.verify.fuzz.catalogue import LARGEST_VALUE, profile, rows, turn
+from unitrain.verify.fuzz.conditioning import well_conditioned
 from unitrain.verify.fuzz.coverage import KINDS, Coverage, possible
 from unitrain.verify.fuzz.fields import option_of, options
 from unitrain.verify.fuzz.generate import TURNS, WEIGHTS, draw_case, draw_model
@@ -53,6 +55,25 @@ def test_cases_resolve_and_are_small(cases: list[VerifyCase]) -> None:
         assert graph.parameter_count(trainable=True) <= WEIGHTS
         assert all(prod(node.output_shape) <= LARGEST_VALUE for node in graph.nodes)
         assert case.loss.keys() == graph.outputs.keys()
+        assert well_conditioned(graph, case.training.batch_size)
+
+
+def test_what_shows_nothing_is_not_well_conditioned() -> None:
+    def conditioned(shape: list[int], *layers: dict[str, object], batch: int = 1) -> bool:
+        model = ModelSpec.model_validate({"inputs": {"x": {"shape": shape}}, "layers": layers})
+        return well_conditioned(resolve(model), batch)
+
+    assert not conditioned([2], {"type": "batch_norm"}, batch=2)
+    assert conditioned([2], {"type": "batch_norm"}, batch=3)
+    assert conditioned([3, 2], {"type": "batch_norm"})
+    assert not conditioned([5, 2], {"type": "layer_norm"})
+    assert conditioned([5, 2], {"type": "layer_norm", "axes": 2})
+    assert not conditioned([1, 6], {"type": "group_norm", "groups": 3})
+    assert conditioned([2, 6], {"type": "group_norm", "groups": 3})
+    assert not conditioned([5, 2], {"type": "rms_norm"})
+    cube: dict[str, object] = {"type": "multiply", "name": "cube", "inputs": ["x", "x", "x"]}
+    assert conditioned([2], cube, {"type": "multiply", "inputs": ["cube", "cube"]})
+    assert not conditioned([2], cube, {"type": "multiply", "inputs": ["cube", "cube", "x"]})
 
 
 def test_cases_can_be_written_and_read(cases: list[VerifyCase]) -> None:
@@ -203,6 +224,14 @@ def test_mistakes_in_a_case_name_their_line() -> None:
     with pytest.raises(InputError) as caught:
         read_case(parse_yaml(weights, "case.yaml"))
     assert (caught.value.problems[0].line, caught.value.problems[0].allowed) == (6, "2")
+
+
+def test_a_case_is_told_from_a_recipe_and_from_a_model() -> None:
+    assert is_case(parse_yaml(draw_case(0, 1).to_yaml()))
+    assert not is_case(parse_yaml("model: lenet.yaml\ndata: digits\n"))
+    assert not is_case(parse_yaml("model: lenet.yaml\nmetrics: [accuracy]\n"))
+    assert not is_case(parse_yaml(draw_model(0, 1).to_yaml()))
+    assert not is_case(parse_yaml("- model"))
 
 
 def test_a_case_says_how_it_is_trained() -> None:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from unitrain.spec.layers import LAYERS, LayerSpec
 from unitrain.spec.layers.base import Shape, ShapeError
-from unitrain.verify.fuzz.fields import Option, choose, idle, kind_of, options, pick, values
+from unitrain.verify.fuzz.fields import choose, idle, kind_of, options, values
+from unitrain.verify.fuzz.hints import Option, pick
 from unitrain.weights.random import stream
 
 # A value has at most this many numbers a sample, and a layer at most this many weights.
@@ -152,7 +153,7 @@ def _row(spec: type[BaseModel], name: str, option: Option) -> dict[str, Option]:
 
 @cache
 def drawable() -> tuple[type[LayerSpec], ...]:
-    """Return the layers that fit some input as they are drawn; one that does not lacks a hint in `fields`."""
+    """Return the layers that fit some input as they are drawn; one that does not lacks a hint in `hints`."""
     return tuple(layer for layer in LAYERS if profile(layer).reads)
 
 

@@ -9,169 +9,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from math import prod
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
-import numpy as np
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from unitrain.spec.layers.base import Shape
-
-Generator = np.random.Generator
-Shapes = Sequence[Shape]
-Draw = Callable[[Generator, Shapes], Any]
-
-
-@dataclass(frozen=True)
-class Option:
-    """A class of values that a field may have.
-
-    Parameters
-    ----------
-    label
-        What it is called: the value itself where it is one.
-    draw
-        Draws a value as YAML would have it, for inputs of given shapes.
-    holds
-        Tells whether a checked value belongs to it.
-    spec
-        The specification that the value is, if it is one.
-    word
-        The word that the value is, if it is no other.
-    """
-
-    label: str
-    draw: Draw
-    holds: Callable[[Any], bool]
-    spec: type[BaseModel] | None = None
-    word: str | None = None
-
-
-def pick(generator: Generator, choices: Sequence[Any]) -> Any:
-    """Draw one of several things, whatever they are."""
-    return choices[int(generator.integers(len(choices)))]
-
-
-# The most that a number of this name is in a small model; others exceed their least value by 2 at most.
-MOST: Mapping[str, int] = {"units": 6, "filters": 6, "multiplier": 3, "width": 4, "groups": 4}
-
-# Numbers that keep values, updates and their rounding moderate, where the type allows more.
-NUMBERS: Mapping[str, tuple[float | int, ...]] = {
-    "vocabulary": (8, 11),
-    "epsilon": (1e-2, 1e-3, 1e-5, 1e-6),
-    "momentum": (0.0, 0.5, 0.9, 0.99),
-    "rate": (0.0, 0.1, 0.5, 0.8),
-    "slope": (0.0, 0.01, 0.3, 1.0),
-    "alpha": (0.0, 0.3, 1.0, 1.7),
-    "value": (-0.5, 0.0, 0.75),
-    "low": (-0.5, -0.05),
-    "high": (0.05, 0.5),
-    "stddev": (0.05, 0.3),
-    "gain": (0.5, 1.0, 1.5),
-    "lr": (1e-3, 1e-2, 3e-2),
-    "weight_decay": (0.0, 1e-2, 0.1),
-    "l2": (0.0, 1e-3, 1e-2),
-    "clip_norm": (0.1, 1.0),
-    "clip_value": (0.01, 0.1),
-    "ema": (0.5, 0.9),
-    "beta1": (0.0, 0.8, 0.9),
-    "beta2": (0.9, 0.99, 0.999),
-    "decay": (0.0, 0.9, 0.99),
-    "delta": (0.5, 1.0, 2.0),
-    "label_smoothing": (0.0, 0.1, 0.3),
-    "every": (1.0, 2.0, 2.5),
-    "warmup": (0.0, 2.0, 3.0),
-    "length": (3.0, 8.0),
-    "period": (2.0, 4.0),
-    "power": (0.5, 1.0, 2.0),
-    "milestones": (1.0, 2.0, 5.0),
-    "start_divisor": (2.0, 25.0),
-    "end_divisor": (10.0, 1e4),
-}
-
-
-def _reshaped(open_axis: bool) -> Draw:
-    def draw(generator: Generator, shapes: Shapes) -> list[int]:
-        rest = prod(shapes[0])
-        shape = []
-        for _ in range(int(generator.integers(0, 3))):
-            shape.append(pick(generator, [extent for extent in range(1, rest + 1) if rest % extent == 0]))
-            rest //= shape[-1]
-        shape.insert(int(generator.integers(len(shape) + 1)), -1 if open_axis else rest)
-        return shape
-
-    return draw
-
-
-def _permutation(generator: Generator, shapes: Shapes) -> list[int]:
-    return [int(axis) for axis in generator.permutation(len(shapes[0]))]
-
-
-def _amounts(zero: bool) -> Draw:
-    def draw(generator: Generator, shapes: Shapes) -> list[list[int]]:
-        axes = int(generator.integers(1, max(len(shapes[0]), 1) + 1))
-        return [[0, 0] if zero else [int(part) for part in generator.integers(0, 3, 2)] for _ in range(axes)]
-
-    return draw
-
-
-def _in_order(value: Any) -> bool:
-    return list(value) == sorted(value)
-
-
-def _axis(sign: int) -> Draw:
-    def draw(generator: Generator, shapes: Shapes) -> int:
-        rank = max(len(shapes[0]), 1)
-        return int(generator.integers(rank)) if sign > 0 else -1 - int(generator.integers(rank))
-
-    return draw
-
-
-def _class_weights(generator: Generator, shapes: Shapes) -> list[float]:
-    return [float(pick(generator, (0.5, 1.0, 2.0))) for _ in range(shapes[0][-1] if shapes[0] else 1)]
-
-
-def _class(generator: Generator, shapes: Shapes) -> int:
-    return int(generator.integers(shapes[0][-1] if shapes[0] else 1))
-
-
-_NONE = Option("none", lambda generator, shapes: None, lambda value: value is None)
-
-
-def _stated(draw: Draw) -> tuple[Option, ...]:
-    return (_NONE, Option("stated", draw, lambda value: value is not None))
-
-
-# What depends on the shape of the input; for a loss that is the output it trains.
-SHAPED: Mapping[str, tuple[Option, ...]] = {
-    "reshape.shape": (
-        Option("open", _reshaped(True), lambda value: -1 in value),
-        Option("closed", _reshaped(False), lambda value: -1 not in value),
-    ),
-    "permute.axes": (
-        Option("in order", lambda g, shapes: list(range(len(shapes[0]))), _in_order),
-        Option("reordered", _permutation, lambda value: not _in_order(value)),
-    ),
-    "padding.amounts": (
-        Option("0", _amounts(True), lambda value: not any(map(any, value))),
-        Option("more", _amounts(False), lambda value: any(map(any, value))),
-    ),
-    "softmax.axis": (
-        Option("from the front", _axis(1), lambda value: value >= 0),
-        Option("from the back", _axis(-1), lambda value: value < 0),
-    ),
-    "concatenate.axis": (
-        Option("from the front", _axis(1), lambda value: value >= 0),
-        Option("from the back", _axis(-1), lambda value: value < 0),
-    ),
-    "cross_entropy.class_weights": _stated(_class_weights),
-    "binary_cross_entropy.class_weights": _stated(lambda generator, shapes: _class_weights(generator, [(2,)])),
-    "cross_entropy.ignore_index": _stated(_class),
-}
+from unitrain.verify.fuzz.hints import MOST, NONE, NUMBERS, SHAPED, Generator, Option, Shapes, pick
 
 # Not drawn: what names a layer and ties it to others.
 LEFT = frozenset({"type", "name", "inputs"})
@@ -272,7 +117,7 @@ def _of_type(annotation: Any, metadata: list[Any], name: str) -> list[Option]:
     if origin in (Union, types.UnionType):
         return [option for argument in arguments for option in _of_type(argument, metadata, name)]
     if annotation is type(None):
-        return [_NONE]
+        return [NONE]
     if annotation is bool:
         return [_exactly(False), _exactly(True)]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

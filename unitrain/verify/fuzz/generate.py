@@ -17,12 +17,16 @@ from unitrain.spec.optimizers import Optimizer
 from unitrain.spec.schedules import PlateauSchedule, Schedule
 from unitrain.verify.fuzz.case import VerifyCase
 from unitrain.verify.fuzz.catalogue import pair_turn, rows, turn
-from unitrain.verify.fuzz.fields import draw_fields, pick
+from unitrain.verify.fuzz.conditioning import well_conditioned
+from unitrain.verify.fuzz.fields import draw_fields
+from unitrain.verify.fuzz.hints import pick
 from unitrain.verify.fuzz.sketch import Sketch, take_arguments
 from unitrain.weights.random import stream
 
 # A model has at most this many weights.
 WEIGHTS = 5000
+# The least batch with which every model drawn is well conditioned.
+LEAST_BATCH = 5
 # Of eight models in a row each has so many layers whose turn it is, pairs whose turn it is, and others at most. The
 # last is small: one layer, and what it takes to read it.
 TURNS = (2, 1, 2, 1, 2, 1, 2, 1)
@@ -82,7 +86,8 @@ def _draw(generator: np.random.Generator, seed: int, number: int, turns: int) ->
         graph = resolve(model)
     except (InputError, ValidationError):
         return None
-    return model if graph.parameter_count(True) <= WEIGHTS else None
+    # Of a batch normalisation the batch decides, which is drawn later, and fits.
+    return model if graph.parameter_count(True) <= WEIGHTS and well_conditioned(graph, LEAST_BATCH) else None
 
 
 def _before(shares: tuple[int, ...], number: int) -> int:
@@ -131,8 +136,7 @@ def _bare(layers: list[dict[str, Any]], outputs: list[str]) -> list[dict[str, An
 def draw_training(seed: int, number: int, model: ModelSpec, graph: Graph) -> VerifyCase:
     """Draw how a model is trained: losses that fit its outputs, an optimizer, a schedule, sizes of batches."""
     generator = stream(seed, "fuzz", number, "training")
-    # Of one sample or two a batch normalisation leaves nothing but rounding: x - mean is 0, or the same for any x.
-    least = 4 if any(node.layer.type == "batch_norm" for node in graph.nodes) else 1
+    sizes = [size for size in (1, 2, 3, 5, 8, 16, 16) if size >= LEAST_BATCH or well_conditioned(graph, size)]
     plain: dict[str, Any] = {
         "model": model,
         "loss": {
@@ -141,7 +145,7 @@ def draw_training(seed: int, number: int, model: ModelSpec, graph: Graph) -> Ver
         },
         "optimizer": _draw_turn(generator, OPTIMIZERS, seed, number),
         "training": {
-            "batch_size": int(pick(generator, [size for size in (1, 2, 3, 5, 8, 16, 16) if size >= least])),
+            "batch_size": int(pick(generator, sizes)),
             "accumulate": int(pick(generator, (1, 1, 1, 2, 3))),
         },
         "seed": int(generator.integers(1000)),

@@ -17,6 +17,7 @@ from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
 from unitrain.spec.model import ModelSpec
 from unitrain.verify.fuzz.case import VerifyCase
+from unitrain.verify.fuzz.conditioning import well_conditioned
 from unitrain.verify.fuzz.reductions import (
     Plain,
     Shapes,
@@ -58,6 +59,7 @@ def shrink(
         Told how far it is.
     """
     best, asked = case, 0
+    conditioned = _conditioned(case)
     seen = {case.to_yaml()}
     progress = True
     while progress:
@@ -65,6 +67,9 @@ def shrink(
         for candidate in _candidates(best):
             text = candidate.to_yaml()
             if text in seen or not measure(candidate) < measure(best):
+                continue
+            if conditioned and not _conditioned(candidate):
+                # It would fail for another reason than the case does.
                 continue
             if asked >= tries or (deadline is not None and time.monotonic() >= deadline):
                 return best
@@ -75,6 +80,10 @@ def shrink(
                 tell(f"{len(best.graph().nodes)} layers left after {asked} tries")
                 break
     return best
+
+
+def _conditioned(case: VerifyCase) -> bool:
+    return well_conditioned(case.graph(), case.training.batch_size)
 
 
 def measure(case: VerifyCase) -> Measure:

@@ -10,7 +10,7 @@ import numpy as np
 
 from unitrain.spec.layers.base import LayerSpec, Shape
 from unitrain.verify.fuzz.catalogue import Drawn, Row, draw_layer, draw_shape, drawable, profile
-from unitrain.verify.fuzz.fields import pick
+from unitrain.verify.fuzz.hints import pick
 
 # How often what is added applies an earlier layer or block again, is a block, is a layer of several inputs: there are
 # few kinds of these, and they make the graph.
@@ -157,7 +157,7 @@ class Sketch:
             )
         if not fitting:
             return None
-        return fitting[-1] if self.chance(0.6) else pick(self.generator, fitting)
+        return fitting[-1] if self.chance(0.75) else pick(self.generator, fitting)
 
     def _adapt(self, layer: type[LayerSpec]) -> None:
         """Reshape the newest value when it has not as many axes as a layer reads, so that the model stays connected."""
