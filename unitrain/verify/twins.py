@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE
+from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE, gelu
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.spec.layers import BatchNorm, Elu, GroupNorm, LayerNorm, LayerSpec, RmsNorm, Selu, Softmax
+from unitrain.spec.layers import BatchNorm, Elu, Gelu, GroupNorm, LayerNorm, LayerSpec, RmsNorm, Selu, Softmax
 
 
 def _folded(
@@ -147,6 +147,21 @@ def _elu(layer: Elu | Selu, context: Context, parameters: Parameters, x: Array) 
     return y, lambda dy: ((dy * scale * np.where(x > 0, np.ones_like(x), alpha * powers),), {})
 
 
+def _gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Result:
+    """With erf by five terms, 1.5e-7 off at most (Abramowitz & Stegun 1964, 7.1.26), as torch's kernels have it.
+
+    In float64 it is the reference's own, for nobody computes that with five terms.
+    """
+    if layer.approximate == "tanh" or x.dtype == np.float64:
+        return gelu(layer, context, parameters, x)
+    z = np.abs(x) / x.dtype.type(np.sqrt(2.0))
+    t = 1 / (1 + x.dtype.type(0.3275911) * z)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    share = 0.5 * (1 + np.sign(x) * (1 - series * np.exp(-z * z)))
+    slope = np.exp(-0.5 * x * x) / x.dtype.type(np.sqrt(2.0 * np.pi))
+    return x * share, lambda dy: ((dy * (share + x * slope),), {})
+
+
 TWINS: dict[type[LayerSpec], Forward] = {
     BatchNorm: _batch_norm,
     LayerNorm: _layer_norm,
@@ -154,5 +169,6 @@ TWINS: dict[type[LayerSpec], Forward] = {
     RmsNorm: _rms_norm,
     Softmax: _softmax,
     Elu: _elu,
+    Gelu: _gelu,
     Selu: _elu,
 }
