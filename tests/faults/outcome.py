@@ -6,13 +6,29 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from faults import layer_faults, training_faults
+from faults import (
+    convolution_faults,
+    keras_faults,
+    layer_faults,
+    onnx_faults,
+    program_faults,
+    reference_faults,
+    training_faults,
+)
 from faults.planting import Fault
 
 from unitrain.verify.findings import Report
 from unitrain.verify.session import verify
 
-FAULTS: tuple[Fault, ...] = (*layer_faults.FAULTS, *training_faults.FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *layer_faults.FAULTS,
+    *convolution_faults.FAULTS,
+    *training_faults.FAULTS,
+    *program_faults.FAULTS,
+    *keras_faults.FAULTS,
+    *onnx_faults.FAULTS,
+    *reference_faults.FAULTS,
+)
 STEPS = 8
 
 

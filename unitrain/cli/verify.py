@@ -187,7 +187,7 @@ def _across(
 
     for number, (source, subject) in enumerate(subjects, start=1):
         status.about = f"{number}/{len(subjects)} {subject.name}" if len(subjects) > 1 else subject.name
-        report = run(subject, places, levels=levels, precision=precision, steps=steps, tell=status.tell)
+        report = run(subject, places, levels=levels, precision=precision, steps=steps, exporters=True, tell=status.tell)
         report.notes = [*notes, *report.notes]
         yield str(source), report
 

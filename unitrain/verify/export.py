@@ -6,7 +6,6 @@ rule of `unitrain.verify.verdict`, with NumPy's float32 as the yardstick.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -172,36 +171,6 @@ def checked(written: Written, check: Check) -> dict[str, Verdict]:
     except Exception as error:  # each framework raises its own
         reason = f"cannot be run: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return {"the file": Verdict(False, np.inf, np.inf, 1.0, reason)}
-
-
-def exporters_checked(
-    graph: Graph,
-    weights: Arrays,
-    inputs: Arrays,
-    options: Options = Options(),
-    exporters: tuple[Exporter, ...] = ("unitrain", "torch", "keras"),
-) -> tuple[dict[str, dict[str, Verdict]], dict[str, str]]:
-    """Write ONNX by our emitter and each framework's own exporter, into a folder that is gone afterwards.
-
-    Returns
-    -------
-    verdicts
-        By exporter, then as in `ExportResult`.
-    absent
-        Exporters that could not write the model, and why: a package that is not installed, an operator it lacks.
-    """
-    compared = Compared.of(graph, weights, inputs, options.precision)
-    verdicts: dict[str, dict[str, Verdict]] = {}
-    absent: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for exporter in exporters:
-            chosen = Options(options.opset, exporter, options.precision)
-            try:
-                written = write(graph, weights, "onnx", Path(folder) / f"{exporter}.onnx", chosen)
-                verdicts[exporter] = checked(written, compared.judge)
-            except InputError as error:
-                absent[exporter] = str(error)
-    return verdicts, absent
 
 
 def write(graph: Graph, weights: Arrays, target: Target, path: Path, options: Options) -> Written:

@@ -14,6 +14,7 @@ LEVELS: tuple[Level, ...] = ("forward", "backward", "step", "trajectory", "trans
 # Names of parts that are no layers.
 OPTIMIZER = "optimizer"
 LOSS = "loss"
+LOSSES = "losses together"
 MODEL = "model"
 
 
@@ -70,6 +71,12 @@ class Finding:
     def failed(self) -> bool:
         """Whether it counts as a failure."""
         return not self.verdict.passed and not self.excuse
+
+
+def raised(backend: str, name: TensorName, error: Exception) -> Finding:
+    """Return the finding that a backend raised an error where it was to compute."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return Finding(backend, name, Verdict(False, float("inf"), float("inf"), 1.0, text))
 
 
 @dataclass(frozen=True)

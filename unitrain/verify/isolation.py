@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.numpy.execution import Mode, backward, forward
+from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.model import InputSpec
-from unitrain.verify.kinks import with_kinks
+from unitrain.verify.kinks import with_extremes, with_kinks
 from unitrain.verify.rounding import rounded, scaled_gradients
 from unitrain.verify.subject import graph_dtype
 from unitrain.weights.random import stream
@@ -89,7 +90,8 @@ def reference_given(
 ) -> Given:
     """Run the reference in float64, and keep what each layer is given: its inputs and its upstream gradient.
 
-    Among the inputs of layers with kinks some are put on the kinks, see `kinks.with_kinks`. A layer on which no
+    Among the inputs of layers with kinks some are put on the kinks, see `kinks.with_kinks`, and in training some of
+    layers that saturate far out. A layer on which no
     output depends, or whose gradient is zero throughout, is given a drawn gradient instead.
 
     Parameters
@@ -109,9 +111,11 @@ def reference_given(
     done = forward(graph, wide, prepared, mode, differentiate=True, input_gradients=True, keep=True)
     upstream: dict[str, Array] = {}
     backward(done, {name: array.astype(np.float64) for name, array in output_gradients.items()}, upstream)
+    # In inference no element lies far out: there results as large as those would hide faults of the others.
+    far = mode.training and precision not in HALF
     with np.errstate(over="ignore"):
         given_inputs = {
-            input_name(node.name, position): _narrow(with_kinks(node, _narrow(done.values[source])), precision)
+            input_name(node.name, position): _narrow(_marked(node, _narrow(done.values[source]), far), precision)
             for node in graph.nodes
             for position, source in enumerate(node.inputs)
         }
@@ -125,6 +129,11 @@ def reference_given(
                 gradient = stream(mode.seed, "verify", "upstream", node.name).normal(size=shape)
             given_upstream[node.name] = _narrow(gradient)
     return Given(given_inputs, scaled_gradients(given_upstream, "float32" if precision == "float64" else precision))
+
+
+def _marked(node: Node, x: Array, far: bool) -> Array:
+    marked = with_kinks(node, x)
+    return with_extremes(node, marked) if far else marked
 
 
 def _narrow(array: Array, precision: Precision = "float32") -> Array:

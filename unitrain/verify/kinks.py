@@ -25,6 +25,9 @@ KINKS: dict[str, tuple[float, ...]] = {
     "hard_sigmoid": (-3.0, 3.0),
     "hard_swish": (-3.0, 3.0),
 }
+# Layers that approach a line or a constant far out, and what lies there.
+SATURATING = ("elu", "selu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax")
+EXTREMES = (1000.0, -1000.0, 25.0, -25.0)
 CHOOSING = ("max_pool1d", "max_pool2d", "global_max_pool")
 
 
@@ -48,6 +51,22 @@ def with_kinks(node: Node, x: Array) -> Array:
         unit = np.std(coarse) or 1.0
         return np.concatenate([x[:-1], (np.round(coarse / unit) * unit).astype(x.dtype)])
     return x
+
+
+def with_extremes(node: Node, x: Array) -> Array:
+    """Put some elements of a saturating layer's input far out, where exp overflows, in the last sample.
+
+    A formula that does not guard against it gives Inf or NaN there. Other layers' inputs stay as they are. Shape
+    ``[batch, ...]``.
+    """
+    if node.layer.type not in SATURATING or not x.size:
+        return x
+    changed = x.copy()
+    last = changed[-1].reshape(-1)
+    count = min(len(EXTREMES), last.size)
+    last[:count] = EXTREMES[:count]
+    changed[-1] = last.reshape(changed[-1].shape)
+    return changed
 
 
 def count_flips(graph: Graph, ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, int]:

@@ -16,14 +16,19 @@ from unitrain.verify.causes import Causes
 from unitrain.verify.experiments import (
     Experiment,
     IsolatedLayers,
+    Steps,
     WholeModel,
+    block_probe,
     layer_steps,
     loss_probe,
+    losses_probe,
+    mask_probe,
     model_steps,
     optimizer_probe,
 )
 from unitrain.verify.experiments.layers import STEP, output_gradients
-from unitrain.verify.findings import LEVELS, MODEL, Finding, Level, Report, TensorName
+from unitrain.verify.exporters import FRAMEWORKS, exporters_checked
+from unitrain.verify.findings import LEVELS, MODEL, Finding, Level, Report, TensorName, raised
 from unitrain.verify.kinks import count_flips
 from unitrain.verify.rounding import scaled_gradients
 from unitrain.verify.runner import Array, Cast, Runner
@@ -47,6 +52,7 @@ def verify(
     levels: Collection[Level] = LEVELS,
     precision: Precision = "float32",
     steps: int = 200,
+    exporters: bool = False,
     tell: Tell = lambda message: None,
 ) -> Report:
     """Show that backends compute what the reference computes.
@@ -64,6 +70,9 @@ def verify(
         rounded to it, and `HALF_LEVELS` are compared.
     steps
         Length of the trajectories, in batches.
+    exporters
+        Whether the transfer of weights includes ONNX models that the frameworks' own exporters write, where ONNX
+        Runtime is among the backends.
     tell
         Told what is being done.
 
@@ -74,7 +83,7 @@ def verify(
     """
     cast = Cast.of(backends, precision, subject.seed)
     if precision not in HALF:
-        return Session(subject, cast, frozenset(levels), steps, tell).run()
+        return Session(subject, cast, frozenset(levels), steps, exporters, tell).run()
     kept = frozenset(levels) & HALF_LEVELS
     if not kept:
         raise InputError(
@@ -83,7 +92,7 @@ def verify(
             found=", ".join(level for level in LEVELS if level in levels),
             allowed=", ".join(level for level in LEVELS if level in HALF_LEVELS),
         )
-    report = Session(subject.rounded(precision), cast, kept, steps, tell).run()
+    report = Session(subject.rounded(precision), cast, kept, steps, tell=tell).run()
     out = ", ".join(level for level in LEVELS if level in levels and level not in kept)
     report.notes += [f"left out in {precision}, in which nothing is trained: {out}"] if out else []
     return report
@@ -97,6 +106,7 @@ class Session:
     cast: Cast
     levels: frozenset[Level]
     steps: int = 200
+    exporters: bool = False
     tell: Tell = lambda message: None
     report: Report = field(init=False)
     _expected: dict[int, dict[str, dict[TensorName, Array]]] = field(init=False, default_factory=dict)
@@ -150,9 +160,11 @@ class Session:
         program = reference.program("model", subject.graph, subject.weights, subject.rule())
         program.load_weights(subject.weights)
         outputs = program.predict(subject.batch(0).inputs)
-        probes = [optimizer_probe(subject)]
+        probe = optimizer_probe(subject)
+        probes = [probe, block_probe(probe)]
         shaped = [output for output in subject.losses if subject.graph.shape(subject.graph.outputs[output])]
         probes += [loss_probe(subject, output, outputs[output]) for output in shaped]
+        probes += [item for item in (losses_probe(subject), mask_probe(subject)) if item is not None]
         if set(subject.graph.parameters) != set(subject.graph.trainable):
             layers = IsolatedLayers(subject, gradients, self.levels)
             probes.append(layer_steps(layers))
@@ -165,7 +177,7 @@ class Session:
         self._experiments.append(experiment)
         right = experiment.tensors(self.cast.reference)
         others = [experiment.tensors(runner) for runner in self.cast.yardsticks]
-        if isinstance(experiment, IsolatedLayers):
+        if isinstance(experiment, IsolatedLayers) or (isinstance(experiment, Steps) and experiment.by_layer):
             self._check_reference(experiment, right, others)
         for runner in self.cast.candidates:
             self.tell(f"{type(experiment).__name__} on {runner.label}")
@@ -174,36 +186,64 @@ class Session:
             except InputError:
                 raise
             except Exception as error:  # whatever a framework raises is a finding, and the other backends go on
-                self._raised(runner, type(experiment).__name__, error)
+                level: Level = "step" if isinstance(experiment, Steps) else "forward"
+                self.report.findings.append(_raised(runner, level, type(experiment).__name__, error))
+                if isinstance(experiment, IsolatedLayers):
+                    self._one_by_one(runner, experiment, right, others)
                 continue
             wanted = right.keys() if runner.trains else found.keys()
-            findings = []
-            for name in wanted:
-                if name in found:
-                    verdict = judge(
-                        found[name],
-                        right[name],
-                        *(other[name] for other in others),
-                        growth=name.growth,
-                        precision=runner.precision,
-                    )
-                else:
-                    verdict = Verdict(False, np.inf, np.inf, 1.0, "is missing")
-                findings.append(Finding(runner.label, name, verdict))
+            findings = self._judged(runner, wanted, found, right, others)
             self.report.findings += self._excused(runner, experiment, findings)
 
-    def _check_reference(self, experiment: IsolatedLayers, right: Tensors, others: list[Tensors]) -> None:
+    def _judged(
+        self, runner: Runner, wanted: Collection[TensorName], found: Tensors, right: Tensors, others: list[Tensors]
+    ) -> list[Finding]:
+        findings = []
+        for name in wanted:
+            if name in found:
+                verdict = judge(
+                    found[name],
+                    right[name],
+                    *(other[name] for other in others),
+                    growth=name.growth,
+                    precision=runner.precision,
+                )
+            else:
+                verdict = Verdict(False, np.inf, np.inf, 1.0, "is missing")
+            findings.append(Finding(runner.label, name, verdict))
+        return findings
+
+    def _one_by_one(self, runner: Runner, layers: IsolatedLayers, right: Tensors, others: list[Tensors]) -> None:
+        """Compare layers each in a graph of its own, where together they raised an error: some of them do."""
+        for node in layers.graph.nodes:
+            alone = layers.alone(node)
+            try:
+                found = alone.tensors(runner)
+            except InputError:
+                raise
+            except Exception as error:
+                self.report.findings += self._forward_alone(runner, alone, right, others, error)
+                continue
+            self.report.findings += self._judged(runner, found.keys(), found, right, others)
+
+    def _forward_alone(
+        self, runner: Runner, alone: IsolatedLayers, right: Tensors, others: list[Tensors], error: Exception
+    ) -> list[Finding]:
+        """Say what is wrong with the results of a layer that raised an error, such as their shape; else the error."""
+        try:
+            found = alone.outputs(runner)
+        except Exception:
+            found = {}
+        wrong = [item for item in self._judged(runner, found.keys(), found, right, others) if item.failed]
+        name = TensorName("forward", alone.graph.nodes[0].name, "output", "training", True)
+        return wrong or [raised(runner.label, name, error)]
+
+    def _check_reference(self, experiment: Experiment, right: Tensors, others: list[Tensors]) -> None:
         """See that NumPy's two ways to compute are one and the same in float64: a yardstick must not hide a fault."""
         for name, array in experiment.tensors(self.cast.twin).items():
             verdict = judge(array, right[name], *(other[name] for other in others), growth=name.growth)
             if not verdict.passed:
                 self.report.findings.append(Finding("numpy", name, verdict))
-
-    def _raised(self, runner: Runner, what: str, error: Exception) -> None:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        level: Level = "step" if what == "Steps" else "forward"
-        name = TensorName(level, MODEL, what, "training")
-        self.report.findings.append(Finding(runner.label, name, Verdict(False, np.inf, np.inf, 1.0, text)))
 
     def _excused(self, runner: Runner, experiment: Experiment, findings: list[Finding]) -> list[Finding]:
         """Excuse gradients of the whole model where rounding moved a value over a kink; they are counted."""
@@ -249,10 +289,25 @@ class Session:
     def _transfer(self) -> None:
         for runner in self.cast.candidates:
             self.tell(f"weights through {runner.label}")
-            self.report.findings += transfer(self.subject, runner)
+            try:
+                self.report.findings += transfer(self.subject, runner)
+            except InputError:
+                raise
+            except Exception as error:
+                self.report.findings.append(_raised(runner, "transfer", "weights in and out", error))
+        labels = [runner.label for runner in self.cast.candidates]
+        if self.exporters and "onnx" in labels and self._precision == "float32":
+            frameworks = tuple(framework for framework in FRAMEWORKS if framework in labels)
+            findings, notes = exporters_checked(self.subject, frameworks, self.tell)
+            self.report.findings += findings
+            self.report.notes += notes
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
         self.report.seconds[what] = time.perf_counter() - started
+
+
+def _raised(runner: Runner, level: Level, what: str, error: Exception) -> Finding:
+    return raised(runner.label, TensorName(level, MODEL, what, "training"), error)

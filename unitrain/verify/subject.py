@@ -238,12 +238,17 @@ def draw_input(graph: Graph, name: str, samples: int, generator: np.random.Gener
 
 def embedding_sizes(graph: Graph, name: str) -> list[int]:
     """Return the vocabularies of the embeddings that an integer input reaches."""
-    reached, sizes = {name}, []
+    return list(embeddings(graph, name).values())
+
+
+def embeddings(graph: Graph, name: str) -> dict[str, int]:
+    """Return the embeddings that an integer input reaches, and their vocabularies."""
+    reached, sizes = {name}, {}
     for node in graph.nodes:
         if reached.isdisjoint(node.inputs):
             continue
         if isinstance(node.layer, Embedding):
-            sizes.append(node.layer.vocabulary)
+            sizes[node.name] = node.layer.vocabulary
         elif node.dtype == "integer":
             reached.add(node.name)
     return sizes

@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from unitrain.backends.contract import Plan, Program
-from unitrain.verify.findings import MODEL, Finding, TensorName, Trajectory
+from unitrain.spec.errors import InputError
+from unitrain.verify.findings import MODEL, Finding, TensorName, Trajectory, raised
 from unitrain.verify.growth import inherited_growth
 from unitrain.verify.kinks import count_flips
 from unitrain.verify.runner import Array, Cast, Runner
@@ -65,7 +66,14 @@ class Trajectories:
         for runner in self.cast.candidates:
             if not runner.trains:
                 continue
-            course = self._train(runner)
+            try:
+                course = self._train(runner)
+            except InputError:
+                raise
+            except Exception as error:  # is a finding, and the other backends go on
+                name = TensorName("trajectory", MODEL, f"{self.steps} steps", "training")
+                findings.append(raised(runner.label, name, error))
+                continue
             found = self._judge(runner, course, reference, list(yardsticks.values()))
             outcome, flips = self._outcome(runner, course, reference, found)
             excuse = outcome.removeprefix("PASS until a ") if outcome.startswith("PASS until") else ""

@@ -1,4 +1,4 @@
-"""Weights and optimizer state that go into a backend must come out bit for bit, and through a file too."""
+"""What goes into a backend: weights and optimizer state must come out bit for bit, and wrong indices be refused."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unitrain.spec.errors import InputError
 from unitrain.verify.findings import MODEL, Finding, TensorName
 from unitrain.verify.runner import Array, Runner
-from unitrain.verify.subject import Subject
+from unitrain.verify.subject import Subject, embeddings
 from unitrain.verify.verdict import Verdict
 from unitrain.weights.random import stream
 from unitrain.weights.store import load_weights, save_tensors
@@ -57,6 +58,30 @@ def transfer(subject: Subject, runner: Runner) -> Iterator[Finding]:
     for output, array in program.predict(inputs).items():
         yield _same(runner, MODEL, f"output {output} after saving and loading", array, before[output])
     yield from _alone(subject, runner, before)
+    yield from _outside(subject, runner)
+
+
+def _outside(subject: Subject, runner: Runner) -> Iterator[Finding]:
+    """See that indices outside the table of an embedding are refused, where a framework may wrap or crash."""
+    program = runner.program("model", subject.graph, subject.weights)
+    inputs = subject.batch(0).inputs
+    for name in subject.graph.inputs:
+        for part, vocabulary in embeddings(subject.graph, name).items():
+            for index in (-1, vocabulary):
+                wrong = inputs[name].copy()
+                wrong.flat[-1] = index
+                try:
+                    program.predict({**inputs, name: wrong})
+                    reason = f"an index outside the table, {index} of 0 .. {vocabulary - 1}, is not refused"
+                except InputError:
+                    reason = ""
+                except Exception as error:  # an error, and not the clear one
+                    reason = f"an index outside the table raises {type(error).__name__}, which does not name the layer"
+                yield Finding(
+                    runner.label,
+                    TensorName("transfer", part, f"index {index}", "inference"),
+                    _exact(not reason, reason),
+                )
 
 
 def _alone(subject: Subject, runner: Runner, whole: Mapping[str, Array]) -> Iterator[Finding]:

@@ -1,9 +1,9 @@
 """A second right way to compute norms, softmax and ELU, as frameworks do it: what it loses is rounding too, no fault.
 
 NumPy subtracts the mean first, and adds in pairs. Frameworks fold the mean in: with r = 1 / sqrt(var + eps) they
-compute x * r + (-mean * r), in the backward pass sums of dy * x instead of dy * xhat, and add one number after the
-other. Where a mean is large beside the spread, down to a single number whose spread is 0, that loses digits which NumPy
-keeps. A float32 run of these formulas is therefore a yardstick.
+compute x * r + (-mean * r), often with scale and bias folded in as well; in the backward pass sums of dy * x instead of
+dy * xhat; and they add one number after the other. Where a mean is large beside the spread, down to a single number
+whose spread is 0, that loses digits which NumPy keeps. A float32 run of these formulas is therefore a yardstick.
 """
 
 from __future__ import annotations
@@ -43,16 +43,23 @@ def _result(
     inverse = 1 / np.sqrt(variance + layer.epsilon)
     xhat = _fused(shaped, inverse, -mean * inverse).reshape(x.shape)
     scale = parameters.get("scale")
-    y = xhat if scale is None else xhat * scale
-    y = y + parameters["bias"] if "bias" in parameters else y
+    bias = parameters.get("bias")
+    if isinstance(layer, LayerNorm):
+        y = xhat if scale is None else xhat * scale
+        y = y if bias is None else y + bias
+    else:
+        # Scale and bias are folded in too: what that loses differs from channel to channel.
+        channels = view[2:] if isinstance(layer, GroupNorm) else view[-1:]
+        factor = inverse if scale is None else inverse * scale.reshape(channels)
+        offset = -mean * factor if bias is None else bias.reshape(channels) - mean * factor
+        y = _fused(shaped, factor, offset).reshape(x.shape)
     lead = tuple(range(x.ndim - (1 if scale is None else scale.ndim)))
 
     def backward(dy: Array) -> Gradients:
         gradients = {}
         if scale is not None:
             gradients["scale"] = _sum(dy * xhat, lead).reshape(scale.shape)
-        if "bias" in parameters:
-            bias = parameters["bias"]
+        if bias is not None:
             gradients["bias"] = _sum(dy, tuple(range(x.ndim - bias.ndim))).reshape(bias.shape)
         g = (dy if scale is None else dy * scale).reshape(view)
         # Which two of the three factors are multiplied first differs by layer.

@@ -99,6 +99,7 @@ def _values(spec: Spec, field: str, value: Any) -> Iterator[Any]:
         yield from (2.0 * value, 0.5 * value)
     elif isinstance(value, int):
         yield from (1, value - 1, value + 1, -1, 0, 2)
+        yield from (4, 8, 16, 32, 64) if field == "groups" else ()
     elif isinstance(value, tuple) and value and all(isinstance(item, int) for item in value):
         yield (1,) * len(value)
         yield value[::-1]

@@ -202,6 +202,23 @@ def _corner_weights(size: int, outputs: int, dtype: Any) -> Array:
     return weights.astype(dtype)
 
 
+def cut(
+    layer: Any, context: Context, parameters: Parameters, x: Array, *, whole: LayerSpec, starts: tuple[int, ...]
+) -> Result:
+    """Transposed convolution of whose full result another part is kept: from ``starts`` on, on each axis."""
+    full = replace(context, node=replace(context.node, layer=whole, output_shape=whole.output_shape(x.shape[1:])))
+    y, back = IMPLEMENTATIONS[type(layer)](whole, full, parameters, x)
+    kept = context.node.output_shape[:-1]
+    part = (slice(None), *(slice(start, start + size) for start, size in zip(starts, kept, strict=True)))
+
+    def backward(dy: Array) -> Gradients:
+        wide = np.zeros_like(y)
+        wide[part] = dy
+        return back(wide)
+
+    return y[part], backward
+
+
 def rearranged(order: Callable[[Array], Array], back: Callable[[Array], Array]) -> Any:
     """Return the meaning in which the input's elements are brought into another order before the layer."""
 

@@ -72,6 +72,7 @@ _CONVOLUTIONS = frozenset(name for name in LAYER_TYPES if "conv" in name)
 _POOLS = frozenset({"max_pool1d", "max_pool2d", "average_pool1d", "average_pool2d"})
 _DIFFERENCES: tuple[tuple[frozenset[str], Callable[[Evidence], Variants]], ...] = (
     (frozenset(name for name in _CONVOLUTIONS if "transpose" not in name) | _POOLS, windows.windows),
+    (frozenset({"conv_transpose1d", "conv_transpose2d"}), windows.transposed),
     (frozenset({"average_pool1d", "average_pool2d"}), windows.average_pools),
     (frozenset({"max_pool1d", "max_pool2d"}), windows.max_pools),
     (_CONVOLUTIONS | {"dense", "embedding"}, windows.kernels),

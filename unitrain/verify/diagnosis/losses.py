@@ -52,6 +52,19 @@ def explain_loss(steps: Steps, loss: Loss, found: Mapping[TensorName, Array], re
     return f"{' and '.join(sorted(labels))}: {text}" if text else ""
 
 
+def explain_losses(steps: Steps, found: Mapping[TensorName, Array], reference: Runner, narrow: Runner) -> str:
+    """Say, for each output whose part in the loss is wrong, what became of its gradient."""
+    right, yardstick = steps.tensors(reference), steps.tensors(narrow)
+    outputs = {table: output for output, table in steps.graph.outputs.items()}
+    texts = []
+    for name, array in found.items():
+        if not judge(array, right[name], yardstick[name]).passed:
+            output = outputs[name.tensor.removeprefix("change of ").partition(".")[0]]
+            text = describe_tensors([(array.astype(np.float64), right[name])])
+            texts.append(f"the gradient by '{output}' is {text or 'another'}")
+    return "; ".join(texts)
+
+
 def _meanings(loss: Loss, factor: float) -> Iterator[tuple[str, LossFunction]]:
     if loss.type == "huber":
         delta, right = float(loss.delta), make_loss(loss)

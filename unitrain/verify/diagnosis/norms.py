@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS
 from unitrain.verify.diagnosis import formulas
-from unitrain.verify.diagnosis.evidence import Array, Evidence, Variant, Variants
+from unitrain.verify.diagnosis.evidence import Array, Evidence, Variant, Variants, with_fields
 from unitrain.verify.diagnosis.fields import show
 
 
@@ -25,6 +26,13 @@ def batch_norms(evidence: Evidence) -> Variants:
 
         return Variant(text, forward)
 
+    for epsilon, momentum in product((1e-3, 1e-5, 1e-6), (0.99, 0.9, 0.1)):
+        if epsilon != layer.epsilon and momentum != layer.momentum:
+            yield Variant(
+                f"matches with epsilon={show(epsilon)} and momentum={show(momentum)}, the spec says "
+                f"{show(layer.epsilon)} and {show(layer.momentum)}",
+                with_fields(layer.model_copy(update={"epsilon": epsilon, "momentum": momentum})),
+            )
     swapped = 1.0 - layer.momentum
     yield variant(
         f"matches with momentum={show(swapped)}: the share that is new, where the spec's {show(layer.momentum)} is the "

@@ -38,7 +38,9 @@ def describe_tensors(pairs: list[tuple[Array, Array]], *, half: bool = False) ->
     if all(not np.any(found) for found, _ in pairs):
         return "zero throughout"
     factors = [_factor(found, right) for found, right in pairs]
-    if all(factor is not None for factor in factors):
+    if all(factor is not None for factor in factors) and not all(
+        abs(f - 1.0) <= 1e-3 for f in factors if f is not None
+    ):
         low, high = min(f for f in factors if f is not None), max(f for f in factors if f is not None)
         if high - low <= 1e-3 * abs(high):
             return f"{_plain(high)} times the reference's"
@@ -68,7 +70,9 @@ def _factor(found: Array, right: Array) -> float | None:
 
 def _rearranged(found: Array, right: Array) -> bool:
     ours, theirs = np.sort(found, axis=None), np.sort(right, axis=None)
-    return found.size > 2 and bool(np.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(np.abs(theirs).max())))
+    room = 1e-5 * float(np.abs(theirs).max())
+    near = np.allclose(found, right, rtol=1e-4, atol=room)
+    return found.size > 2 and not near and bool(np.allclose(ours, theirs, rtol=1e-4, atol=room))
 
 
 def _relative(found: Array, right: Array) -> float:

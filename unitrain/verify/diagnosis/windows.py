@@ -95,6 +95,24 @@ def _mirrored(forward: Any) -> Any:
     return turned
 
 
+def transposed(evidence: Evidence) -> Variants:
+    """Other parts of the full result."""
+    layer: Any = evidence.layer
+    if layer.padding != "same":
+        return
+    shape, wanted = evidence.node.input_shapes[0], evidence.node.output_shape[:-1]
+    whole = changed_field(layer, "padding", "valid")
+    assert isinstance(whole, LayerSpec)
+    excess = [full - kept for full, kept in zip(whole.output_shape(shape), wanted, strict=False)]
+    if min(excess) < 0:
+        return
+    right = tuple(amount // 2 for amount in excess)
+    for starts in product(*(range(amount + 1) for amount in excess)):
+        if starts != right:
+            text = f"cuts {show(list(starts))} elements at the start, where the spec cuts {show(list(right))}"
+            yield Variant(text, formulas.bound(formulas.cut, whole=whole, starts=starts))
+
+
 def kernels(evidence: Evidence) -> Variants:
     """Weights that are read in another layout."""
     kernels = [name for name in evidence.parameters if "kernel" in name or name == "table"]
@@ -120,6 +138,19 @@ def kernels(evidence: Evidence) -> Variants:
                 lambda k: np.moveaxis(k, (-1, -2), (0, 1)).reshape(k.shape),
             )
         )
+        changes.append(
+            (
+                f"reads the {name}'s numbers in another order (reshaped, not transposed)",
+                lambda k: np.moveaxis(k.reshape(k.shape[-1], k.shape[-2], *k.shape[:-2]), (0, 1), (-1, -2)),
+            )
+        )
+        if "depthwise" in evidence.layer.type or name.startswith("depthwise"):
+            changes.append(
+                (
+                    f"reads the {name} with channel and multiplier in the other order",
+                    lambda k: np.swapaxes(k, -1, -2).reshape(k.shape),
+                )
+            )
         for text, change in changes:
             yield Variant(text, with_parameters(partial(_one_changed, name, change)))
     if "bias" in evidence.parameters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from unitrain.verify.experiments.layers import IsolatedLayers, WholeModel
-from unitrain.verify.experiments.probes import loss_probe, optimizer_probe
+from unitrain.verify.experiments.probes import block_probe, loss_probe, losses_probe, mask_probe, optimizer_probe
 from unitrain.verify.experiments.steps import Steps, layer_steps, model_steps
 from unitrain.verify.findings import TensorName
 from unitrain.verify.runner import Array, Runner
@@ -15,8 +15,11 @@ __all__ = [
     "IsolatedLayers",
     "Steps",
     "WholeModel",
+    "block_probe",
     "layer_steps",
     "loss_probe",
+    "losses_probe",
+    "mask_probe",
     "model_steps",
     "optimizer_probe",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +45,7 @@ class IsolatedLayers:
     precision: Precision = "float32"
     given: dict[str, Given] = field(init=False)
     graph: Graph = field(init=False)
+    key: str = field(init=False, default="branches")
 
     def __post_init__(self) -> None:
         subject = self.subject
@@ -62,9 +64,31 @@ class IsolatedLayers:
             for mode, training in MODES.items()
         }
 
+    def alone(self, node: Node) -> IsolatedLayers:
+        """Return the experiment on one of the layers, a ``node`` of the graph of branches."""
+        single = copy(self)
+        single.key = f"branch {node.name}"
+        parameters = set(node.parameters.values())
+        single.graph = Graph(
+            self.graph.name,
+            {name: self.graph.inputs[name] for name in node.inputs},
+            (node,),
+            {node.name: node.name},
+            {name: parameter for name, parameter in self.graph.parameters.items() if name in parameters},
+        )
+        single.weights = {name: self.weights[name] for name in single.graph.parameters}
+        single.given = {
+            mode: Given(
+                {name: given.inputs[name] for name in node.inputs},
+                {name: gradient for name, gradient in given.upstream.items() if name == node.name},
+            )
+            for mode, given in self.given.items()
+        }
+        return single
+
     def tensors(self, runner: Runner) -> dict[TensorName, Array]:
         """Return outputs, gradients by inputs and gradients by parameters of every layer, in both modes."""
-        program = runner.program("branches", self.graph, self.weights)
+        program = runner.program(self.key, self.graph, self.weights)
         found: dict[TensorName, Array] = {}
         for mode, training in MODES.items():
             given = self.given[mode]
@@ -79,6 +103,15 @@ class IsolatedLayers:
             outputs, *gradients = program.differentiate(inputs, upstream, training=training, step=STEP)
             found |= self._outputs(mode, outputs)
             found |= self._gradients(mode, *gradients)
+        return found
+
+    def outputs(self, runner: Runner) -> dict[TensorName, Array]:
+        """Return the outputs of every layer, in both modes, of a runner that may not be able to go back from them."""
+        program = runner.program(self.key, self.graph, self.weights)
+        found: dict[TensorName, Array] = {}
+        for mode, training in MODES.items():
+            if runner.trains or not training:
+                found |= self._outputs(mode, program.activations(self.given[mode].inputs, training=training, step=STEP))
         return found
 
     @property

@@ -5,22 +5,27 @@ Both are small models of embeddings, whose gradient is exact: what a table's row
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from unitrain.backends.contract import Batchable, Plan, TrainingRule
 from unitrain.graph.resolve import resolve
+from unitrain.spec.layers import Dropout
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.optimizers import Sgd
 from unitrain.train.losses import make_loss
 from unitrain.train.update import Update
+from unitrain.verify.experiments.layers import STEP
 from unitrain.verify.experiments.steps import GivenGradient, Steps
-from unitrain.verify.findings import LOSS, OPTIMIZER
+from unitrain.verify.findings import LOSS, LOSSES, OPTIMIZER
 from unitrain.verify.runner import Array
 from unitrain.verify.subject import Subject
 from unitrain.weights.random import stream
 
+ROW: dict[str, Any] = {"row": {"shape": [], "dtype": "integer"}}
 # Elements of each parameter of the optimizer's probe.
 WIDTH = 256
 # Size of the gradients at each update, relative to the limits of clipping, and the learning rate's factor.
@@ -36,12 +41,10 @@ def optimizer_probe(subject: Subject) -> Steps:
     """
     spec = subject.optimizer
     names = ("kernel_1", "kernel_2", "bias_1", "bias_2")
-    layers = [{"type": "embedding", "name": name, "vocabulary": 1, "width": WIDTH, "inputs": ["row"]} for name in names]
-    graph = resolve(
-        ModelSpec.model_validate(
-            {"inputs": {"row": {"shape": [], "dtype": "integer"}}, "layers": layers, "outputs": list(names)}
-        )
-    )
+    layers = _tables(names, WIDTH)
+    # One output: how the losses of several are added up is the business of another probe.
+    layers.append({"type": "concatenate", "name": "joined", "inputs": list(names)})
+    graph = resolve(ModelSpec.model_validate({"inputs": ROW, "layers": layers}))
     update = Update(spec, {name: name.startswith("kernel") for name in graph.trainable})
     accumulate = min(subject.accumulate, 2)
     count = len(SIZES) * accumulate
@@ -62,7 +65,7 @@ def optimizer_probe(subject: Subject) -> Steps:
     for name in graph.parameters:
         drawn = stream(subject.seed, "verify", "probe", name).normal(size=graph.parameters[name].shape)
         weights[name] = (drawn * (1.0 if "_1" in name else 1e-4 * spec.lr)).astype(np.float32)
-    rule = TrainingRule({name: (1.0, GivenGradient()) for name in names}, (), update)
+    rule = TrainingRule({"joined": (1.0, GivenGradient())}, (), update)
     coefficients = update.coefficients(spec.lr * np.array(RATES), 0)
     plans = [
         Plan(
@@ -74,8 +77,86 @@ def optimizer_probe(subject: Subject) -> Steps:
         )
         for number in range(len(SIZES))
     ]
-    data = Batchable({"row": np.zeros(count, np.int32)}, targets)
+    data = Batchable({"row": np.zeros(count, np.int32)}, {"joined": np.concatenate(list(targets.values()), axis=-1)})
     return Steps("optimizer", graph, weights, rule, data, plans, isolated=True, part=OPTIMIZER)
+
+
+def losses_probe(subject: Subject) -> Steps | None:
+    """Return one update by the losses of several outputs, each the sum of a table times given numbers.
+
+    It shows how losses are weighted and added up, whatever they are. There is no probe where only one output is
+    trained.
+    """
+    factors = {output: item.factor for output, item in subject.losses.items()}
+    if len(factors) < 2:
+        return None
+    # An output may be called like a layer of a block, which no layer of a spec may be.
+    tables = {f"table_{number}": output for number, output in enumerate(factors)}
+    graph = resolve(
+        ModelSpec.model_validate({"inputs": ROW, "layers": _tables(tables, WIDTH), "outputs": list(tables)})
+    )
+    graph = replace(graph, outputs={output: table for table, output in tables.items()})
+    update = Update(Sgd(lr=1.0), dict.fromkeys(graph.trainable, False))
+    rule = TrainingRule({output: (factor, GivenGradient()) for output, factor in factors.items()}, (), update)
+    plan = Plan(np.zeros((1, 1), np.int32), update.coefficients(np.ones(1), 0), np.ones(1), np.ones(1, dtype=bool), 0)
+    drawn = {
+        output: stream(subject.seed, "verify", "losses", output).normal(size=(1, WIDTH)).astype(np.float32)
+        for output in factors
+    }
+    weights = {name: np.zeros((1, WIDTH), np.float32) for name in graph.parameters}
+    data = Batchable({"row": np.zeros(1, np.int32)}, drawn)
+    return Steps("losses", graph, weights, rule, data, [plan], isolated=True, part=LOSSES, measures=False)
+
+
+def block_probe(probe: Steps) -> Steps:
+    """Return the optimizer's probe as one block of steps, in which its state goes from one update to the next."""
+    plans = probe.plans
+    block = Plan(
+        np.concatenate([plan.indices for plan in plans]),
+        np.concatenate([plan.coefficients for plan in plans]),
+        np.concatenate([plan.scale for plan in plans]),
+        np.concatenate([plan.apply for plan in plans]),
+        0,
+    )
+    return replace(probe, key=f"{probe.key} block", plans=[block], measures=False, _states=[])
+
+
+def mask_probe(subject: Subject) -> Steps | None:
+    """Return a block of steps through a model's first dropout layer: each change of a table is the step's mask.
+
+    What a layer gives by itself shows its own masks; here the training loop says which step it is. There is no probe
+    without a dropout layer.
+    """
+    dropouts = [node for node in subject.graph.nodes if isinstance(node.layer, Dropout) and node.output_shape]
+    if not dropouts:
+        return None
+    node, samples, steps = dropouts[0], 2, 3
+    shape, count = node.output_shape, samples * steps
+    width = int(np.prod(shape))
+    layers: list[dict[str, Any]] = [
+        {"type": "embedding", "name": "table", "vocabulary": count, "width": width, "inputs": ["row"]},
+        {"type": "reshape", "name": "shaped", "shape": list(shape)},
+        {"type": "dropout", "name": "dropped", "rate": node.layer.rate},  # type: ignore[attr-defined]  # a `Dropout`
+    ]
+    graph = resolve(ModelSpec.model_validate({"inputs": ROW, "layers": layers}))
+    # Its name keys the masks.
+    last = replace(graph.nodes[-1], name=node.name)
+    graph = replace(graph, nodes=(*graph.nodes[:-1], last), outputs={"dropped": node.name})
+    (name,) = graph.trainable
+    update = Update(Sgd(lr=1.0), {name: False})
+    rule = TrainingRule({"dropped": (1.0, GivenGradient())}, (), update)
+    rows = np.arange(count, dtype=np.int32)
+    ones = np.ones(steps)
+    plan = Plan(rows.reshape(steps, samples), update.coefficients(ones, 0), ones, np.ones(steps, dtype=bool), STEP)
+    given = stream(subject.seed, "verify", "masked", node.name).normal(size=(count, *shape)).astype(np.float32)
+    table = np.zeros((count, width), np.float32)
+    data = Batchable({"row": rows}, {"dropped": given})
+    return Steps("masks", graph, {name: table}, rule, data, [plan], isolated=True, part=node.name, measures=False)
+
+
+def _tables(names: Iterable[str], width: int) -> list[dict[str, Any]]:
+    """Return embeddings of a single row, which is the whole parameter."""
+    return [{"type": "embedding", "name": name, "vocabulary": 1, "width": width, "inputs": ["row"]} for name in names]
 
 
 def _limit(subject: Subject, targets: dict[str, Array], rows: slice) -> float:
@@ -118,8 +199,7 @@ def loss_probe(subject: Subject, output: str, predictions: Array) -> Steps:
         {"type": "embedding", "name": "table", "vocabulary": len(tables) * samples, "width": width, "inputs": ["row"]},
         {"type": "reshape", "name": "prediction", "shape": list(shape)},
     ]
-    inputs = {"row": {"shape": [], "dtype": "integer"}}
-    graph = resolve(ModelSpec.model_validate({"inputs": inputs, "layers": layers}))
+    graph = resolve(ModelSpec.model_validate({"inputs": ROW, "layers": layers}))
     (name,) = graph.trainable
     update = Update(Sgd(lr=1.0), {name: False})
     rule = TrainingRule({"prediction": (item.factor, make_loss(item.loss))}, (), update)

@@ -20,6 +20,7 @@ from unitrain.verify.verdict import sum_growth
 
 UPDATES = 4
 AT_START = ", at the start"
+IN_ONE_BLOCK = " updates in one block"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Steps:
     measures: bool = True
     _states: list[State] = field(default_factory=list)
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether every layer trains by itself."""
+        return self.isolated and not self.part
+
     def begin(self, reference: Runner) -> None:
         """Let the reference train, and keep the state before each update, rounded to float32."""
         program = reference.program(self.key, self.graph, self.weights, self.rule)
@@ -97,18 +103,20 @@ class Steps:
             program.load_weights(start)
             program.load_slots({slot: runner.given(arrays, f"{slot} {number}") for slot, arrays in state.slots.items()})
             statistics = program.run_steps(placed, plan)
-            found |= self._changes(program, start, number, runner)
+            updates = int(plan.apply.sum())
+            when = f"update {number}" if updates == 1 else f"{updates}{IN_ONE_BLOCK}"
+            found |= self._changes(program, start, when, runner)
             if not self.measures:
                 continue
-            found[self._name(f"loss, update {number}", self._loss_part(), self._loss_growth(plan))] = (
-                statistics.losses.astype(runner.precision)
+            found[self._name(f"loss, {when}", self._loss_part(), self._loss_growth(plan))] = statistics.losses.astype(
+                runner.precision
             )
             for label, terms in statistics.metric_terms.items():
-                found[self._name(f"sums of {label}, update {number}", LOSS)] = np.array(terms, runner.precision)
+                found[self._name(f"sums of {label}, {when}", LOSS)] = np.array(terms, runner.precision)
         return found
 
     def _changes(
-        self, program: Program, start: Mapping[str, Array], number: int, runner: Runner
+        self, program: Program, start: Mapping[str, Array], when: str, runner: Runner
     ) -> dict[TensorName, Array]:
         found: dict[TensorName, Array] = {}
         owners = self._owners()
@@ -121,11 +129,11 @@ class Steps:
             growth = 1.0 if self.part else max(parameter_growth(node, batch), largest)
             # The difference of two float32 numbers that lie close is exact in float64.
             change = (weights[name].astype(np.float64) - start[name]).astype(runner.precision)
-            found[self._name(f"change of {name}, update {number}", node.owner, growth)] = change
+            found[self._name(f"change of {name}, {when}", node.owner, growth)] = change
             for slot, arrays in slots.items():
                 if name in arrays:
                     label, array = _linear(slot, arrays[name])
-                    found[self._name(f"{label} of {name}, update {number}", node.owner, growth)] = array
+                    found[self._name(f"{label} of {name}, {when}", node.owner, growth)] = array
         return found
 
     def _owners(self) -> dict[str, Node]:
