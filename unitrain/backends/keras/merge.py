@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import keras
 
 from unitrain.backends.keras.registry import Context, KerasTensor, implements
@@ -10,8 +12,14 @@ from unitrain.spec.layers import Add, Concatenate, Multiply
 
 @implements(Add)
 def add(layer: Add, context: Context, *inputs: KerasTensor) -> KerasTensor:
-    """Keras' own layer."""
-    return context.apply(keras.layers.Add, list(inputs))
+    """Keras' own layer; inputs of several shapes by operations of Keras.
+
+    In a batch of one Keras takes an input such as ``[1, 3, 1]`` for a bias of three channels, and adds it along another
+    axis. x - (-y) is x + y to the last bit.
+    """
+    if len(set(context.node.input_shapes)) == 1:
+        return context.apply(keras.layers.Add, list(inputs))
+    return reduce(lambda total, x: keras.ops.subtract(total, keras.ops.negative(x)), inputs)
 
 
 @implements(Multiply)
