@@ -144,11 +144,12 @@ def test_an_interrupted_run_keeps_weights_and_says_how_to_go_on(recipe, tmp_path
             if event.epoch == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.getsignal(signal.SIGINT)
     result = fit(recipe, out=tmp_path / "run", observers=[Impatient()])
     assert result.end.reason == "interrupted"
     assert f"unitrain fit --resume {tmp_path / 'run'}" in result.end.message
     assert result.folder.weights.is_file()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     assert resume(result.folder.path).end.reason == "finished"
 
 

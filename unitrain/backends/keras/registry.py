@@ -165,11 +165,12 @@ WIDE: dict[Callable[..., KerasLayer], Callable[..., KerasLayer]] = {}
 
 
 def computes_wide(*kinds: type[Any]) -> None:
-    """Make siblings of layers, for `Context.apply` with ``wide``. No file holds them: what is exported is float32."""
+    """Make siblings of layers, for `Context.apply` with ``wide``."""
     for kind in kinds:
-        WIDE[kind] = type(f"Wide{kind.__name__}", (_Wide, kind), {"__doc__": kind.__doc__})
+        WIDE[kind] = saved(type(f"Wide{kind.__name__}", (_Wide, kind), {"__doc__": kind.__doc__}))
 
 
+@saved
 class Bias(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Adds a number to each channel, in float32: its gradient, a sum over all positions, is rounded only at its end."""
 
