@@ -10,7 +10,7 @@ from onnx_cases.node_case import Array, NodeCase, NotApplicable, Outputs
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.spec.losses import CrossEntropy
 from unitrain.spec.optimizers import Adagrad, Adam, Optimizer, Sgd
-from unitrain.train.losses import log_softmax, make_loss
+from unitrain.train.losses import make_loss
 from unitrain.train.update import Update
 
 XP = NumpyNamespace()
@@ -48,7 +48,7 @@ def softmax_cross_entropy(case: NodeCase) -> Outputs:
     logits = _classes_last(case.numbers(0))
     results: Outputs = [_cross_entropy(case, logits, case.given(2))]
     if len(case.outputs) == 2:
-        results.append(np.moveaxis(log_softmax(XP, logits), -1, 1))
+        results.append(np.moveaxis(XP.log_softmax(logits), -1, 1))
     return results
 
 
@@ -70,7 +70,7 @@ def negative_log_likelihood(case: NodeCase) -> Outputs:
 def log_softmax_of_losses(case: NodeCase) -> Outputs:
     """The logarithm of softmax that the losses are built of runs over the last axis."""
     axis = case.attributes.get("axis", -1)
-    return [np.moveaxis(log_softmax(XP, np.moveaxis(case.numbers(0), axis, -1)), -1, axis)]
+    return [np.moveaxis(XP.log_softmax(np.moveaxis(case.numbers(0), axis, -1)), -1, axis)]
 
 
 def _update(case: NodeCase, spec: Optimizer, slots: tuple[str, ...], rate: float, first_update: int) -> Outputs:

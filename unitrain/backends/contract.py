@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.graph.graph import Graph
+from unitrain.spec.optimizers import Optimizer
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 # A tensor of whichever framework the namespace belongs to.
@@ -54,6 +55,18 @@ class ArrayNamespace(Protocol):
     def ones_like(self, x: Tensor) -> Tensor: ...
     def isfinite(self, x: Tensor) -> Tensor: ...
     def sum(self, x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor: ...
+    def size(self, x: Tensor) -> Tensor | float:
+        """Return the number of elements: a number, or a scalar in the dtype of ``x`` where it is not known yet."""
+        ...
+
+    def log_softmax(self, x: Tensor) -> Tensor:
+        """Return the logarithm of softmax over the last axis, without overflow."""
+        ...
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Return softmax over the last axis, without overflow."""
+        ...
+
     def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor: ...
     def argmax(self, x: Tensor, axis: int) -> Tensor:
         """Index of the largest value, the first of equals; an integer tensor."""
@@ -78,8 +91,11 @@ class LossFunction(Protocol):
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return numerator and denominator, two scalars, of the weighted mean over the batch."""
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return numerator and denominator, two scalars, of the weighted mean over the batch.
+
+        A denominator that does not depend on the batch's values is a plain number.
+        """
         ...
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -92,8 +108,8 @@ class MetricFunction(Protocol):
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return numerator and denominator, two scalars, for this batch."""
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return numerator and denominator for this batch, as a loss does."""
         ...
 
 
@@ -103,6 +119,21 @@ class Updater(Protocol):
     slots: tuple[str, ...]
     """Names of the state kept beside each trainable parameter, each zeros of its shape at the start;
     ``ema`` alone starts as a copy of the parameter."""
+
+    @property
+    def spec(self) -> Optimizer:
+        """What is computed."""
+        ...
+
+    @property
+    def decays(self) -> Mapping[str, bool]:
+        """For each trainable parameter, whether weight decay and penalty act on it."""
+        ...
+
+    @property
+    def fusible(self) -> bool:
+        """Whether `update` is exactly what ``spec`` says, so that a framework's own kernel may take its place."""
+        ...
 
     def update(
         self,

@@ -39,24 +39,29 @@ def make_loss(spec: Loss) -> LossFunction:
             assert_never(spec)
 
 
-def log_softmax(xp: ArrayNamespace, logits: Tensor) -> Tensor:
-    """Return the logarithm of softmax over the last axis, without overflow."""
-    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
-    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
-
-
 def sigmoid(xp: ArrayNamespace, x: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-x)), without overflow."""
     # exp(x) / (1 + exp(x)) below 0: a small probability keeps all its digits.
     return xp.exp(xp.minimum(x, 0.0)) / (1.0 + xp.exp(-xp.abs(x)))
 
 
-def element_weights(xp: ArrayNamespace, weight: Tensor | None, like: Tensor) -> Tensor:
-    """Spread sample weights ``[batch]``, or ones, over the elements of ``like`` ``[batch, ...]``."""
-    ones = xp.ones_like(like)
+def element_weights(xp: ArrayNamespace, weight: Tensor | None, like: Tensor) -> Tensor | None:
+    """Spread sample weights ``[batch]`` over the elements of ``like`` ``[batch, ...]``; None stays None."""
     if weight is None:
-        return ones
-    return ones * xp.reshape(xp.cast(weight, like), (-1, *(1,) * (len(like.shape) - 1)))
+        return None
+    return xp.ones_like(like) * xp.reshape(xp.cast(weight, like), (-1, *(1,) * (len(like.shape) - 1)))
+
+
+def weighted_sums(xp: ArrayNamespace, weights: Tensor | None, losses: Tensor) -> tuple[Tensor, Tensor | float]:
+    """Return sum(w * l) and sum(w); without weights each is 1."""
+    if weights is None:
+        return xp.sum(losses), xp.size(losses)
+    return xp.sum(weights * losses), xp.sum(weights)
+
+
+def scaled(weights: Tensor | None, x: Tensor) -> Tensor:
+    """Return w * x; without weights x."""
+    return x if weights is None else weights * x
 
 
 def match_shape(xp: ArrayNamespace, target: Tensor, shape: Sequence[int]) -> Tensor:
@@ -67,6 +72,8 @@ def match_shape(xp: ArrayNamespace, target: Tensor, shape: Sequence[int]) -> Ten
     ValueError
         They differ by more than axes of size 1; without this NumPy's rules would pair each with each.
     """
+    if tuple(target.shape) == tuple(shape):
+        return target
     # Where TensorFlow traces, a batch's size may be None, not known yet.
     same_batch = None in (target.shape[0], shape[0]) or target.shape[0] == shape[0]
     if not same_batch or [n for n in target.shape[1:] if n != 1] != [n for n in shape[1:] if n != 1]:
@@ -82,21 +89,20 @@ class SoftmaxCrossEntropy:
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return sum(w * l) and sum(w), w = sample weight * class weight, 0 where ignored."""
         wanted, weights = self._wanted(xp, prediction, target, weight)
-        losses = -xp.sum(wanted * log_softmax(xp, prediction), axis=-1)
-        return xp.sum(weights * losses), xp.sum(weights)
+        return weighted_sums(xp, weights, -xp.sum(wanted * xp.log_softmax(prediction), axis=-1))
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (softmax(x) - q)."""
         wanted, weights = self._wanted(xp, prediction, target, weight)
-        return weights[..., None] * (xp.exp(log_softmax(xp, prediction)) - wanted)
+        return scaled(None if weights is None else weights[..., None], xp.softmax(prediction) - wanted)
 
     def _wanted(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the target distribution ``[batch, ..., class]`` and the weights ``[batch, ...]``."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the target distribution ``[batch, ..., class]`` and the weights ``[batch, ...]``, if there are any."""
         classes = int(prediction.shape[-1])
         target = match_shape(xp, target, prediction.shape[:-1])
         one_hot = xp.one_hot(target, classes, prediction)
@@ -105,9 +111,9 @@ class SoftmaxCrossEntropy:
             if len(self.spec.class_weights) != classes:
                 raise ValueError(f"{len(self.spec.class_weights)} class_weights do not fit {classes} classes")
             factors = xp.asarray(np.array(self.spec.class_weights), prediction)
-            weights = weights * xp.sum(one_hot * factors, axis=-1)
+            weights = scaled(weights, xp.sum(one_hot * factors, axis=-1))
         if self.spec.ignore_index is not None:
-            weights = weights * xp.cast(target != self.spec.ignore_index, prediction)
+            weights = scaled(weights, xp.cast(target != self.spec.ignore_index, prediction))
         s = self.spec.label_smoothing
         return (one_hot if s == 0.0 else one_hot * (1.0 - s) + s / classes), weights
 
@@ -120,25 +126,25 @@ class SigmoidCrossEntropy:
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return sum(w * l) and sum(w)."""
         wanted, weights = self._wanted(xp, prediction, target, weight)
         losses = xp.maximum(prediction, 0.0) - prediction * wanted + xp.log1p(xp.exp(-xp.abs(prediction)))
-        return xp.sum(weights * losses), xp.sum(weights)
+        return weighted_sums(xp, weights, losses)
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (sigmoid(x) - y)."""
         wanted, weights = self._wanted(xp, prediction, target, weight)
-        return weights * (sigmoid(xp, prediction) - wanted)
+        return scaled(weights, sigmoid(xp, prediction) - wanted)
 
     def _wanted(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         y = xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, prediction)
         if self.spec.class_weights is not None:
             zero, one = self.spec.class_weights
-            weights = weights * (zero + (one - zero) * y)
+            weights = scaled(weights, zero + (one - zero) * y)
         s = self.spec.label_smoothing
         return (y if s == 0.0 else y * (1.0 - s) + 0.5 * s), weights
 
@@ -151,7 +157,7 @@ class Distance:
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return sum(w * l) and sum(w)."""
         error = prediction - xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, prediction)
@@ -164,7 +170,7 @@ class Distance:
                 inside = xp.minimum(xp.abs(error), delta)
                 # Inside the second term is 0, outside the first is delta^2 / 2.
                 losses = 0.5 * inside * inside + delta * (xp.abs(error) - inside)
-        return xp.sum(weights * losses), xp.sum(weights)
+        return weighted_sums(xp, weights, losses)
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w times 2e, sign(e), or e limited to delta."""
@@ -172,11 +178,11 @@ class Distance:
         weights = element_weights(xp, weight, prediction)
         match self.spec:
             case MeanSquaredError():
-                return weights * (2.0 * error)
+                return scaled(weights, 2.0 * error)
             case MeanAbsoluteError():
-                return weights * xp.sign(error)
+                return scaled(weights, xp.sign(error))
             case Huber(delta=delta):
-                return weights * xp.clip(error, -delta, delta)
+                return scaled(weights, xp.clip(error, -delta, delta))
 
 
 @dataclass(frozen=True)
@@ -185,17 +191,17 @@ class Divergence:
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return sum(w * l) and sum(w) over all axes but the last."""
         p = xp.cast(match_shape(xp, target, prediction.shape), prediction)
         entropy = p * xp.log(xp.where(p > 0.0, p, xp.ones_like(p)))
-        losses = xp.sum(entropy - p * log_softmax(xp, prediction), axis=-1)
+        losses = xp.sum(entropy - p * xp.log_softmax(prediction), axis=-1)
         weights = element_weights(xp, weight, losses)
-        return xp.sum(weights * losses), xp.sum(weights)
+        return weighted_sums(xp, weights, losses)
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (softmax(x) sum(p) - p)."""
         p = xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, p[..., 0])
-        softmax = xp.exp(log_softmax(xp, prediction))
-        return weights[..., None] * (softmax * xp.sum(p, axis=-1, keepdims=True) - p)
+        softmax = xp.softmax(prediction)
+        return scaled(None if weights is None else weights[..., None], softmax * xp.sum(p, axis=-1, keepdims=True) - p)

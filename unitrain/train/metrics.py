@@ -14,7 +14,7 @@ from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.spec import losses
 from unitrain.spec import metrics as specs
 from unitrain.spec.errors import InputError
-from unitrain.train.losses import SoftmaxCrossEntropy, element_weights, match_shape
+from unitrain.train.losses import SoftmaxCrossEntropy, element_weights, match_shape, scaled, weighted_sums
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
@@ -99,7 +99,7 @@ class OfLikeliest:
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return the metric's numerator and denominator."""
         numerator, denominator = self.metric.terms(xp, prediction, xp.argmax(target, axis=-1), weight)
         return numerator, denominator
@@ -121,7 +121,7 @@ class _Streaming:
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return numerator and denominator."""
         raise NotImplementedError
 
@@ -145,22 +145,22 @@ class HitRate(_Streaming):
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return the weighted hits and the weights."""
         if _one_logit(prediction, target):
             wanted = xp.cast(match_shape(xp, target, prediction.shape), prediction)
             hits = xp.cast((prediction > 0.0) == (wanted > 0.5), prediction)
             weights = element_weights(xp, weight, prediction)
-            return xp.sum(weights * hits), xp.sum(weights)
+            return weighted_sums(xp, weights, hits)
         target = match_shape(xp, target, prediction.shape[:-1])
         classes = int(prediction.shape[-1])
-        one_hot = xp.one_hot(target, classes, prediction)
-        weights = element_weights(xp, weight, one_hot[..., 0])
+        weights = element_weights(xp, weight, prediction[..., 0])
         if self.ignore_index is not None:
-            weights = weights * xp.cast(target != self.ignore_index, prediction)
+            weights = scaled(weights, xp.cast(target != self.ignore_index, prediction))
         if self.k == 1:
             hits = xp.cast(xp.argmax(prediction, axis=-1) == target, prediction)
         else:
+            one_hot = xp.one_hot(target, classes, prediction)
             own = xp.sum(one_hot * prediction, axis=-1)[..., None]
             # The target's logit, the smaller ones, and equal ones of later classes; NaN is never among them.
             place = xp.asarray(np.arange(classes), prediction)
@@ -168,7 +168,7 @@ class HitRate(_Streaming):
             behind = (prediction < own) | ((prediction == own) & (place >= own_place))
             hits = xp.cast(xp.sum(xp.cast(behind, prediction), axis=-1) > classes - self.k, prediction)
             hits = hits * xp.sum(one_hot, axis=-1)
-        return xp.sum(weights * hits), xp.sum(weights)
+        return weighted_sums(xp, weights, hits)
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,11 @@ class MeanError(_Streaming):
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return the weighted errors and the weights."""
         error = prediction - xp.cast(match_shape(xp, target, prediction.shape), prediction)
         weights = element_weights(xp, weight, prediction)
-        return xp.sum(weights * (error * error if self.squared else xp.abs(error))), xp.sum(weights)
+        return weighted_sums(xp, weights, error * error if self.squared else xp.abs(error))
 
     def finish(self, ratio: float) -> float:
         """Take the root where asked for."""
@@ -199,7 +199,7 @@ class Perplexity(_Streaming):
 
     def terms(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | float]:
         """Return the terms of the cross-entropy."""
         return SoftmaxCrossEntropy(self.spec).terms(xp, prediction, target, weight)
 

@@ -32,6 +32,11 @@ class Update:
         self.decays = {name: spec.decay_all or decay for name, decay in decays.items()}
         self.slots: tuple[str, ...] = (*self.rule.slots, *((AVERAGE,) if spec.ema is not None else ()))
 
+    @property
+    def fusible(self) -> bool:
+        """Whether a framework's own kernel may take the place of `update`: not of another class's."""
+        return type(self) is Update
+
     def coefficients(self, learning_rates: npt.NDArray[np.float64], first_update: int) -> npt.NDArray[np.float64]:
         """Return a row of scalars for each update: lr * weight_decay, then the rule's own.
 

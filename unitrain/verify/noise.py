@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
+from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm
 from unitrain.spec.layers.base import LayerSpec
 from unitrain.verify.altered import Change, Functions
 from unitrain.weights.random import stream
@@ -68,12 +69,47 @@ def _noisy(
 
     def backward(dy: Array) -> Gradients:
         by_input, by_parameter = back(moved(dy, generator))
+        if isinstance(layer, BatchNorm | GroupNorm | LayerNorm) and (context.training or layer.type != "batch_norm"):
+            by_input = (_cancelled(layer, parameters, inputs[0], dy, by_input[0], generator),)
         return (
             tuple(None if dx is None else moved(np.asarray(dx), generator) for dx in by_input),
             {name: moved(np.asarray(gradient), generator) for name, gradient in by_parameter.items()},
         )
 
     return moved(np.asarray(y), generator), backward
+
+
+def _cancelled(
+    layer: BatchNorm | GroupNorm | LayerNorm,
+    parameters: Parameters,
+    x: Array,
+    dy: Array,
+    dx: Array | None,
+    generator: np.random.Generator,
+) -> Array | None:
+    """Move the gradient by a norm's input by half an ulp of what it is the rest of.
+
+    It is (g - mean(g) - xhat mean(g xhat)) / spread with g = scale dy. Little may be left of g, and sums of what is
+    left are 0, such as the gradient of a bias before the norm; rounding leaves an ulp of g / spread in each.
+    The mean is rounded too, and with it xhat has an error that all of them share.
+    """
+    if dx is None:
+        return None
+    g = dy * parameters["scale"] if "scale" in parameters else dy
+    view: tuple[int, ...]
+    axes: tuple[int, ...]
+    if isinstance(layer, GroupNorm):
+        view, axes = (len(x), -1, layer.groups, x.shape[-1] // layer.groups), (1, 3)
+    else:
+        first = x.ndim - layer.axes if isinstance(layer, LayerNorm) else 0
+        view, axes = x.shape, tuple(range(first, x.ndim if isinstance(layer, LayerNorm) else x.ndim - 1))
+    rows, g = x.reshape(view), g.reshape(view)
+    mean = rows.mean(axis=axes, keepdims=True)
+    spread = np.sqrt(rows.var(axis=axes, keepdims=True) + layer.epsilon)
+    slope = (g * (rows - mean) / spread).mean(axis=axes, keepdims=True)
+    of_each = np.abs(g / spread) * generator.uniform(-1.0, 1.0, rows.shape)
+    of_mean = mean * slope / spread**2 * generator.uniform(-1.0, 1.0, mean.shape)
+    return np.asarray(dx + HALF_ULP * (of_each + of_mean).reshape(dx.shape))
 
 
 def noise(seed: int, number: int) -> Change:

@@ -1,4 +1,4 @@
-"""A second right way to compute norms, softmax and ELU, as frameworks do it: what it loses is rounding too, no fault.
+"""A second right way to compute norms, softmax, ELU and gradients of biases: what it loses is rounding, no fault.
 
 NumPy subtracts the mean first, and adds in pairs. Frameworks fold the mean in: with r = 1 / sqrt(var + eps) they
 compute x * r + (-mean * r), often with scale and bias folded in as well; in the backward pass sums of dy * x instead of
@@ -8,13 +8,34 @@ whose spread is 0, that loses digits which NumPy keeps. A float32 run of these f
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+import unitrain.backends.numpy.model  # noqa: F401  # registers all layers
 from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE, gelu
-from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.spec.layers import BatchNorm, Elu, Gelu, GroupNorm, LayerNorm, LayerSpec, RmsNorm, Selu, Softmax
+from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Array, Context, Forward, Gradients, Parameters, Result
+from unitrain.spec.layers import (
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    Dense,
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    Elu,
+    Gelu,
+    GroupNorm,
+    LayerNorm,
+    LayerSpec,
+    RmsNorm,
+    Selu,
+    SeparableConv1d,
+    SeparableConv2d,
+    Softmax,
+)
 
 
 def _folded(
@@ -169,6 +190,36 @@ def _gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Re
     return x * share, lambda dy: ((dy * (share + x * slope),), {})
 
 
+def _bias_in_order(
+    forward: Forward, layer: LayerSpec, context: Context, parameters: Parameters, *inputs: Array
+) -> Result:
+    """The layer with the gradient of its bias added up one number after the other, as TensorFlow does it.
+
+    Behind a mean over positions all of them are equal, and what each sum rounds away adds up.
+    """
+    y, back = forward(layer, context, parameters, *inputs)
+
+    def backward(dy: Array) -> Gradients:
+        by_input, by_parameter = back(dy)
+        if "bias" in by_parameter:
+            bias = _sum(dy, tuple(range(dy.ndim - 1))).reshape(-1)
+            by_parameter = {**by_parameter, "bias": bias}
+        return by_input, by_parameter
+
+    return y, backward
+
+
+_BIASED = (
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    Dense,
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    SeparableConv1d,
+    SeparableConv2d,
+)
 TWINS: dict[type[LayerSpec], Forward] = {
     BatchNorm: _batch_norm,
     LayerNorm: _layer_norm,
@@ -178,4 +229,5 @@ TWINS: dict[type[LayerSpec], Forward] = {
     Elu: _elu,
     Gelu: _gelu,
     Selu: _elu,
+    **{layer: partial(_bias_in_order, IMPLEMENTATIONS[layer]) for layer in _BIASED},
 }

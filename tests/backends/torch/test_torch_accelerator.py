@@ -81,7 +81,7 @@ class Run:
         """Return everything that training changes."""
         slots = self.program.slots()
         state = {f"{slot} {name}": array for slot, arrays in slots.items() for name, array in arrays.items()}
-        pending = {f"pending {name}": tensor.numpy() for name, tensor in self.program._pending.items()}
+        pending = {f"pending {number}": tensor.numpy() for number, tensor in enumerate(self.program._pending)}
         return {**self.program.weights(), **state, **pending}
 
 

@@ -53,6 +53,18 @@ class TensorFlowNamespace:
         """Add up."""
         return tf.reduce_sum(x, axis, keepdims)
 
+    def size(self, x: Tensor) -> Tensor:
+        """Return the number of elements."""
+        return tf.cast(tf.size(x), x.dtype)
+
+    def log_softmax(self, x: Tensor) -> Tensor:
+        """Return the logarithm of softmax over the last axis."""
+        return tf.nn.log_softmax(x)
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Return softmax over the last axis."""
+        return tf.nn.softmax(x)
+
     def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return the largest element."""
         return tf.reduce_max(x, axis, keepdims)

@@ -47,6 +47,20 @@ class NumpyNamespace:
         """Add up."""
         return np.sum(x, axis=axis, keepdims=keepdims)
 
+    def size(self, x: Tensor) -> float:
+        """Return the number of elements."""
+        return float(x.size)
+
+    def log_softmax(self, x: Tensor) -> Tensor:
+        """Return x - m - log(sum(exp(x - m))) with m the largest element of the last axis."""
+        shifted = x - np.max(x, axis=-1, keepdims=True)
+        return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Return exp(x - m) / sum(exp(x - m)) with m the largest element of the last axis."""
+        powers = np.exp(x - np.max(x, axis=-1, keepdims=True))
+        return powers / np.sum(powers, axis=-1, keepdims=True)
+
     def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return the largest element."""
         return np.max(x, axis=axis, keepdims=keepdims)

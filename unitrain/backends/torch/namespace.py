@@ -58,6 +58,18 @@ class TorchNamespace:
         """Add up."""
         return torch.sum(x, dim=axis, keepdim=keepdims)
 
+    def size(self, x: Tensor) -> float:
+        """Return the number of elements."""
+        return float(x.numel())
+
+    def log_softmax(self, x: Tensor) -> Tensor:
+        """Return the logarithm of softmax over the last axis."""
+        return torch.log_softmax(x, -1)
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Return softmax over the last axis."""
+        return torch.softmax(x, -1)
+
     def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return the largest element."""
         return torch.amax(x, dim=() if axis is None else axis, keepdim=keepdims)
@@ -72,7 +84,7 @@ class TorchNamespace:
 
     def one_hot(self, index: Tensor, classes: int, like: Tensor) -> Tensor:
         """Return ``[..., classes]`` of zeros and a one; an index outside gives zeros."""
-        return (index[..., None] == torch.arange(classes, device=index.device)).to(like.dtype)
+        return (index[..., None] == _counting(classes, index.device)).to(like.dtype)
 
     def take_last(self, x: Tensor, index: Tensor) -> Tensor:
         """Return ``x[..., index]`` element by element."""
@@ -88,6 +100,13 @@ def _constant(data: bytes, kind: str, shape: tuple[int, ...], dtype: torch.dtype
     """Bring a constant, such as class weights, to the device once: each copy would hold the device up."""
     with torch.inference_mode(False):
         return torch.tensor(np.frombuffer(data, kind).reshape(shape), dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=64)
+def _counting(count: int, device: torch.device) -> torch.Tensor:
+    """Return 0 .. count - 1, made once."""
+    with torch.inference_mode(False):
+        return torch.arange(count, device=device)
 
 
 NAMESPACE = TorchNamespace()

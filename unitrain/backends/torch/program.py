@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from unitrain.backends.torch.namespace import NAMESPACE
 from unitrain.backends.torch.norm import ChannelsLastBatchNorm
 from unitrain.backends.torch.runtime import differentiable, dtype_of, reproducible, seeded
 from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
+from unitrain.backends.torch.update import Updates
 from unitrain.graph.graph import Graph
 from unitrain.weights.random import mask_key
 
@@ -57,7 +60,9 @@ class TorchProgram:
             }
             for slot in (rule.updater.slots if rule else ())
         }
-        self._pending: Tensors = {}
+        self._updates = Updates(rule.updater, self._parameters, self._slots) if rule else None
+        # Gradients by the parameters, of batches whose update is still to come.
+        self._pending: list[torch.Tensor] = []
 
     def weights(self) -> dict[str, Array]:
         """Copy out all parameters, running statistics included, canonical names and layouts."""
@@ -66,7 +71,7 @@ class TorchProgram:
     def load_weights(self, weights: Arrays) -> None:
         """Take over all parameters; gradients accumulated so far belong to the old ones and are dropped."""
         self.model.load_canonical(weights)
-        self._pending = {}
+        self._pending = []
 
     def slots(self) -> dict[str, dict[str, Array]]:
         """Copy out the optimizer state: ``{slot: {parameter: array}}``, canonical layouts."""
@@ -79,7 +84,7 @@ class TorchProgram:
         """Take over the optimizer state (canonical)."""
         for slot, tensors in self._slots.items():
             for name in tensors:
-                tensors[name] = self.model.to_torch(name, slots[slot][name])
+                tensors[name].copy_(self.model.to_torch(name, slots[slot][name]))
 
     @differentiable()
     def place(self, data: Batchable) -> Placed:
@@ -103,89 +108,81 @@ class TorchProgram:
         """
         if self.rule is None:
             raise ValueError("the program was compiled without a training rule")
-        rows = self._transfer.moved(plan.indices, torch.int64)
-        coefficients = self._transfer.moved(plan.coefficients, self._dtype)
+        rows = self._transfer.moved(plan.indices, torch.int64).unbind()
         sound = torch.ones((), dtype=torch.bool, device=self._device)
         losses: list[torch.Tensor] = []
-        sums = torch.zeros(2 * len(self.rule.metrics), dtype=self._wide, device=self._device)
+        sums: list[torch.Tensor | float] = [0.0] * (2 * len(self.rule.metrics))
         with self._mode(training=True):
             for step in range(len(plan)):
                 total, gradients, moved, terms = self._step(placed, rows[step], plan, step)
                 losses.append(total)
-                if self._reads and not bool(torch.isfinite(total)):
+                if self._reads and not math.isfinite(total.item()):
                     break
                 keep = None if self._reads else (sound := sound & torch.isfinite(total))
-                if terms is not None:
-                    sums = sums + _chosen(keep, terms, torch.zeros_like(terms))
-                self._advance(gradients, moved, coefficients[step], bool(plan.apply[step]), keep)
+                sums = [before + self._counted(term, keep) for before, term in zip(sums, terms, strict=True)]
+                for norm, mean, variance in moved:
+                    norm.take_over(mean, variance, keep)
+                self._advance(gradients, plan, step, keep)
         return self._statistics(losses, sums)
 
     def _step(
         self, placed: Placed, rows: torch.Tensor, plan: Plan, step: int
-    ) -> tuple[torch.Tensor, list[torch.Tensor], Moved, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, list[torch.Tensor], Moved, list[torch.Tensor | float]]:
         """Compute one batch: total loss, gradients of its ``scale``-fold, moved statistics, metric terms."""
         assert self.rule is not None
         batch = self._transfer.gather(placed, rows)
         outputs, moved = self._call(batch.inputs, plan.first_step + step)
-        total = torch.zeros((), dtype=self._dtype, device=self._device)
-        seeds = {}
+        totals, seeds = [], {}
         with torch.no_grad():
             for output, (factor, loss) in self.rule.losses.items():
                 arguments = (NAMESPACE, outputs[output], batch.targets[output], batch.weight)
                 numerator, denominator = loss.terms(*arguments)
-                inverse = torch.where(denominator == 0, torch.zeros_like(denominator), 1.0 / denominator)
-                total = total + factor * numerator * inverse
-                seeds[output] = loss.gradient(*arguments) * (inverse * (factor * float(plan.scale[step])))
+                # A loss in which nothing counts is 0, and so is its gradient.
+                divisor: Any = (
+                    torch.where(denominator == 0, math.inf, denominator)
+                    if isinstance(denominator, torch.Tensor)
+                    else denominator or math.inf
+                )
+                inverse = factor / divisor
+                totals.append(numerator * inverse)
+                seeds[output] = loss.gradient(*arguments) * (inverse * float(plan.scale[step]))
             terms = [
-                torch.as_tensor(term, dtype=self._wide, device=self._device)
+                term.to(self._wide) if isinstance(term, torch.Tensor) else term
                 for _, output, metric in self.rule.metrics
                 for term in metric.terms(NAMESPACE, outputs[output], batch.targets[output], batch.weight)
             ]
         gradients = _gradients(outputs, seeds, list(self._parameters.values()))
-        return total, gradients, moved, torch.stack(terms) if terms else None
+        return sum(totals[1:], totals[0]), gradients, moved, terms
+
+    def _counted(self, term: torch.Tensor | float, keep: torch.Tensor | None) -> torch.Tensor | float:
+        """Return what a step adds to a metric's sum: nothing where ``keep`` is down."""
+        if keep is None:
+            return term
+        return torch.where(keep, torch.as_tensor(term, dtype=self._wide, device=self._device), 0.0)
 
     @torch.no_grad()
-    def _advance(
-        self,
-        gradients: Sequence[torch.Tensor],
-        moved: Moved,
-        coefficients: torch.Tensor,
-        apply: bool,
-        keep: torch.Tensor | None,
-    ) -> None:
-        """Take a step over: running statistics, and the pending gradients if it is time."""
-        assert self.rule is not None
-        for norm, mean, variance in moved:
-            norm.take_over(mean, variance, keep)
-        known = self._pending
-        pending = {
-            name: known[name] + gradient if known else gradient
-            for name, gradient in zip(self._parameters, gradients, strict=True)
-        }
-        if not apply:
-            self._pending = {
-                name: _chosen(keep, gradient, known[name] if known else torch.zeros_like(gradient))
-                for name, gradient in pending.items()
-            }
-            return
-        parameters, slots = self.rule.updater.update(
-            NAMESPACE, self._parameters, pending, self._slots, coefficients.unbind()
-        )
-        for name, value in parameters.items():
-            self._parameters[name].copy_(_chosen(keep, value, self._parameters[name]))
-        self._slots = {
-            slot: {name: _chosen(keep, value, self._slots[slot][name]) for name, value in values.items()}
-            for slot, values in slots.items()
-        }
-        self._pending = {}
+    def _advance(self, gradients: list[torch.Tensor], plan: Plan, step: int, keep: torch.Tensor | None) -> None:
+        """Add a batch's gradients to the pending ones, and apply them if it is time."""
+        assert self._updates is not None
+        if self._pending:
+            gradients = [
+                _chosen(keep, known + gradient, known) for known, gradient in zip(self._pending, gradients, strict=True)
+            ]
+        if plan.apply[step]:
+            self._updates.apply(gradients, plan.coefficients[step], keep)
+            self._pending = []
+        else:
+            fresh = keep is not None and not self._pending
+            self._pending = [_chosen(keep, g, torch.zeros_like(g)) for g in gradients] if fresh else gradients
 
-    def _statistics(self, losses: list[torch.Tensor], sums: torch.Tensor) -> Statistics:
+    def _statistics(self, losses: list[torch.Tensor], sums: list[torch.Tensor | float]) -> Statistics:
         """Read the block's numbers from the device."""
         assert self.rule is not None
         values = torch.stack(losses).cpu().to(torch.float64).numpy()
         bad = np.flatnonzero(~np.isfinite(values))
         values = values[: bad[0] + 1] if len(bad) else values
-        numbers = sums.cpu().tolist()
+        read = [torch.as_tensor(number, dtype=self._wide, device=self._device) for number in sums]
+        numbers = torch.stack(read).tolist() if read else []
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
         return Statistics(values, {label: pair for (label, _, _), pair in zip(self.rule.metrics, pairs, strict=True)})
 

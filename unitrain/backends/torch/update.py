@@ -1,0 +1,129 @@
+"""Updates of all parameters at once: torch's fused Adam where the updater is exactly that, else its own rule.
+
+torch's kernel takes lr, eps and the number of the step, and corrects the averages itself. Here the corrections are
+given, as a = lr / (1 - b1^t) and r = 1 / sqrt(1 - b2^t):
+
+    a m / (sqrt(v) r + eps) = (a / r) m / (sqrt(v) + eps / r),
+
+which is a step without corrections, at a number so large that b^t is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unitrain.backends.contract import Updater
+from unitrain.backends.torch.namespace import NAMESPACE
+from unitrain.backends.torch.transfer import Tensors
+from unitrain.spec.optimizers import Adam
+
+UNCORRECTED = 1e30
+"""Number of a step at which b^t is 0 for every b below 1."""
+
+
+class Updates:
+    """Changes parameters and slots in place.
+
+    Parameters
+    ----------
+    updater
+        The rule.
+    parameters, slots
+        Tensors by name, which stay the same objects: ``slots[slot][parameter]``.
+    """
+
+    def __init__(self, updater: Updater, parameters: Tensors, slots: Mapping[str, Tensors]) -> None:
+        self.updater, self.parameters, self.slots = updater, parameters, slots
+        self.names = list(parameters)
+        self.decayed = [name for name in self.names if updater.decays.get(name)] if updater.fusible else []
+        first = next(iter(parameters.values()), None)
+        self.fused = (
+            updater.fusible
+            and isinstance(updater.spec, Adam)
+            and first is not None
+            and first.device.type in ("cpu", "cuda")
+            and hasattr(torch, "_fused_adam_")
+        )
+        self._one = torch.ones_like(first.detach().reshape(-1)[0]) if first is not None else torch.ones(())
+        self._steps = [torch.tensor(UNCORRECTED, device=self._one.device)] * len(parameters)
+
+    @torch.no_grad()
+    def apply(
+        self, gradients: Sequence[torch.Tensor], coefficients: npt.NDArray[np.float64], keep: torch.Tensor | None
+    ) -> None:
+        """Take one update.
+
+        Parameters
+        ----------
+        gradients
+            In the order of the parameters; they are overwritten.
+        coefficients
+            One row of `contract.Plan.coefficients`.
+        keep
+            A flag on the device: where it is down nothing changes. None for yes.
+        """
+        if self.fused:
+            self._adam(list(gradients), [float(number) for number in coefficients], keep)
+        else:
+            self._rule(gradients, coefficients, keep)
+
+    def _rule(
+        self, gradients: Sequence[torch.Tensor], coefficients: npt.NDArray[np.float64], keep: torch.Tensor | None
+    ) -> None:
+        scalars = torch.tensor(coefficients, dtype=self._one.dtype, device=self._one.device).unbind()
+        named = dict(zip(self.names, gradients, strict=True))
+        parameters, slots = self.updater.update(NAMESPACE, self.parameters, named, self.slots, scalars)
+        for old, new in ((self.parameters, parameters), *((self.slots[slot], slots[slot]) for slot in self.slots)):
+            for name, value in new.items():
+                old[name].copy_(value if keep is None else torch.where(keep, value, old[name]))
+
+    def _adam(self, gradients: list[torch.Tensor], coefficients: list[float], keep: torch.Tensor | None) -> None:
+        spec = self.updater.spec
+        assert isinstance(spec, Adam)
+        decay, rate, root = coefficients
+        parameters = [self.parameters[name] for name in self.names]
+        # The kernel reads memory as it lies, and convolutions give gradients in other orders.
+        gradients = [
+            gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+            for gradient, parameter in zip(gradients, parameters, strict=True)
+        ]
+        if spec.l2 and self.decayed:
+            of_decayed = [
+                gradient for name, gradient in zip(self.names, gradients, strict=True) if name in self.decayed
+            ]
+            torch._foreach_add_(of_decayed, [self.parameters[name] for name in self.decayed], alpha=2.0 * spec.l2)
+        if spec.clip_value is not None:
+            torch._foreach_clamp_min_(gradients, -spec.clip_value)
+            torch._foreach_clamp_max_(gradients, spec.clip_value)
+        if spec.clip_norm is not None:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            torch._foreach_mul_(gradients, torch.clamp_max(spec.clip_norm / (norm + 1e-6), 1.0))
+        if spec.weight_decay and self.decayed:
+            left = (
+                (1.0 - decay) * self._one if keep is None else torch.where(keep, (1.0 - decay) * self._one, self._one)
+            )
+            torch._foreach_mul_([self.parameters[name] for name in self.decayed], left)
+        torch._fused_adam_(
+            parameters,
+            gradients,
+            [self.slots["mean"][name] for name in self.names],
+            [self.slots["variance"][name] for name in self.names],
+            [],
+            self._steps,
+            lr=rate / root,
+            beta1=spec.beta1,
+            beta2=spec.beta2,
+            weight_decay=0.0,
+            eps=spec.epsilon / root,
+            amsgrad=False,
+            maximize=False,
+            found_inf=None if keep is None else (~keep).to(torch.float32),
+        )
+        if spec.ema is not None:
+            share = (1.0 - spec.ema) * self._one if keep is None else (1.0 - spec.ema) * keep.to(self._one.dtype)
+            averages = [self.slots["ema"][name] for name in self.names]
+            torch._foreach_add_(averages, torch._foreach_mul(torch._foreach_sub(parameters, averages), share))
