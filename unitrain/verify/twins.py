@@ -1,4 +1,4 @@
-"""A second right way to compute norms, softmax, ELU and gradients of biases: what it loses is rounding, no fault.
+"""A second right way to compute norms, activations and gradients of biases: what it loses is rounding, no fault.
 
 NumPy subtracts the mean first, and adds in pairs. Frameworks fold the mean in: with r = 1 / sqrt(var + eps) they
 compute x * r + (-mean * r), often with scale and bias folded in as well; in the backward pass sums of dy * x instead of
@@ -34,6 +34,8 @@ from unitrain.spec.layers import (
     Selu,
     SeparableConv1d,
     SeparableConv2d,
+    Sigmoid,
+    Silu,
     Softmax,
 )
 
@@ -185,9 +187,22 @@ def _gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Re
     z = np.abs(x) / x.dtype.type(np.sqrt(2.0))
     t = 1 / (1 + x.dtype.type(0.3275911) * z)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    share = 0.5 * (1 + np.sign(x) * (1 - series * np.exp(-z * z)))
-    slope = np.exp(-0.5 * x * x) / x.dtype.type(np.sqrt(2.0 * np.pi))
-    return x * share, lambda dy: ((dy * (share + x * slope),), {})
+    erf = np.sign(x) * (1 - series * np.exp(-z * z))
+    slope = x * np.exp(-0.5 * x * x) / x.dtype.type(np.sqrt(2.0 * np.pi))
+    # The 1 comes last, and takes all but a few digits of what is small: nothing is left below -6.2.
+    return x * (0.5 * (1 + erf)), lambda dy: ((dy * (0.5 * (1 + (erf + 2 * slope))),), {})
+
+
+def _sigmoid(layer: Sigmoid, context: Context, parameters: Parameters, x: Array) -> Result:
+    """As (1 + tanh(x / 2)) / 2, or a fraction of polynomials: right beside 1, with few digits where s is small."""
+    s = 0.5 * (1 + np.tanh(0.5 * x))
+    return s, lambda dy: ((dy * s * (1 - s),), {})
+
+
+def _silu(layer: Silu, context: Context, parameters: Parameters, x: Array) -> Result:
+    """With that sigmoid."""
+    s = 0.5 * (1 + np.tanh(0.5 * x))
+    return x * s, lambda dy: ((dy * s * (1 + x * (1 - s)),), {})
 
 
 def _bias_in_order(
@@ -229,5 +244,7 @@ TWINS: dict[type[LayerSpec], Forward] = {
     Elu: _elu,
     Gelu: _gelu,
     Selu: _elu,
+    Sigmoid: _sigmoid,
+    Silu: _silu,
     **{layer: partial(_bias_in_order, IMPLEMENTATIONS[layer]) for layer in _BIASED},
 }
