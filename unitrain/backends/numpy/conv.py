@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from unitrain.backends.numpy import conv_rows
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
 from unitrain.backends.numpy.window import Windows, as_image, pair
 from unitrain.spec.layers.base import Shape
@@ -94,6 +95,13 @@ def _bias_gradient(dy: Array) -> Array:
 
 @implements(Conv1d, Conv2d)
 def convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters, x: Array) -> Result:
+    """By rows where it can be, else as in the textbook; both compute the same."""
+    by_rows = conv_rows.computes(layer, Windows.of(layer, context.node.input_shapes[0]))
+    compute = conv_rows.convolution if by_rows else textbook_convolution
+    return compute(layer, context, parameters, x)
+
+
+def textbook_convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters, x: Array) -> Result:
     """Each group of filters reads its own run of channels: one matrix product a group.
 
     The windows are gathered anew in the backward pass; kept, they would take taps times the input's memory.

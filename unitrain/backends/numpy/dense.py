@@ -28,6 +28,10 @@ def dense(layer: Dense, context: Context, parameters: Parameters, x: Array) -> R
         gradients = {"kernel": rows.T @ dy_rows}
         if layer.use_bias:
             gradients["bias"] = sum_to_channel(dy)
-        return ((dy_rows @ kernel.T).reshape(x.shape) if context.wanted[0] else None,), gradients
+        if not context.wanted[0]:
+            return (None,), gradients
+        if rows.flags.f_contiguous:  # the batch is innermost, and stays so
+            return ((kernel @ dy_rows.T).T.reshape(x.shape),), gradients
+        return ((dy_rows @ kernel.T).reshape(x.shape),), gradients
 
     return y.reshape(*x.shape[:-1], layer.units), backward

@@ -13,8 +13,9 @@ def dropout(layer: Dropout, context: Context, parameters: Parameters, x: Array) 
     if not context.training:
         return x, lambda dy: ((dy,), {})
     key = mask_key(context.seed, "dropout", context.node.name)
-    kept = keep_mask(key, context.step, x.size, layer.rate).reshape(x.shape)
-    mask = kept.astype(x.dtype) * (1.0 / (1.0 - layer.rate))
+    samples = len(x) if context.samples is None else context.samples
+    kept = keep_mask(key, context.step, samples * x[0].size, layer.rate).reshape(samples, *x.shape[1:])
+    mask = kept[context.first : context.first + len(x)].astype(x.dtype) * (1.0 / (1.0 - layer.rate))
 
     def backward(dy: Array) -> Gradients:
         return (dy * mask,), {}

@@ -9,17 +9,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitrain.backends.contract import Arrays
+from unitrain.backends.numpy.memory import Workspace
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Array, Backward, Context
 from unitrain.graph.graph import Graph, Node
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How a pass is to run: training or inference, and what keys its dropout masks."""
+    """How a pass is to run: training or inference, what keys its dropout masks, and where it is part of a batch.
+
+    The fields are those of `registry.Context`.
+    """
 
     training: bool = False
     seed: int = 0
     step: int = 0
+    first: int = 0
+    samples: int | None = None
+    workspace: Workspace | None = None
 
 
 @dataclass
@@ -86,6 +93,9 @@ def forward(
                 mode.step,
                 tuple(name in wanted for name in node.inputs),
                 result.updates,
+                mode.first,
+                mode.samples,
+                mode.workspace,
             )
             parameters = {local: current[canonical] for local, canonical in node.parameters.items()}
             arguments = [values[name] for name in node.inputs]

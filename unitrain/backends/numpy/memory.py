@@ -1,10 +1,15 @@
-"""Keeps freed memory in the process while a model is trained."""
+"""Memory that is used again: what the process keeps when it is freed, and arrays kept from step to step."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Hashable
 from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -29,3 +34,31 @@ def keep_freed_memory() -> bool:
         return False
     told = [bool(mallopt(parameter, KEPT_BYTES)) for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD)]
     return all(told)
+
+
+class Workspace:
+    """Arrays that are made once and used again by the same place of every step.
+
+    Only for steps that follow one another: what was written in one is gone in the next. One workspace serves one
+    thread.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
+
+    def zeros(self, key: Hashable, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return zeros the first time, and afterwards the same array as its last user left it.
+
+        Whoever writes the same part each time finds zeros in the rest.
+        """
+        array = self._arrays.get((key, "zeros"))
+        if array is None or array.shape != shape or array.dtype != dtype:
+            array = self._arrays[key, "zeros"] = np.zeros(shape, dtype)
+        return array
+
+    def empty(self, key: Hashable, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return an array of any content."""
+        array = self._arrays.get((key, "empty"))
+        if array is None or array.shape != shape or array.dtype != dtype:
+            array = self._arrays[key, "empty"] = np.empty(shape, dtype)
+        return array

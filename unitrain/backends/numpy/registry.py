@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
+from unitrain.backends.numpy.memory import Workspace
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.base import LayerSpec
 
@@ -42,6 +44,11 @@ class Context:
         For each input, whether somebody will read its gradient.
     updates
         Canonical name to new value, for parameters that change by the forward pass.
+    first, samples
+        Where the batch that is computed here begins in the step's whole batch, and that one's size; None where it
+        is whole. Dropout masks are drawn for the whole.
+    workspace
+        Memory to use again in the next step; None makes all arrays anew.
     """
 
     node: Node
@@ -50,6 +57,21 @@ class Context:
     step: int
     wanted: tuple[bool, ...]
     updates: dict[str, Array]
+    first: int = 0
+    samples: int | None = None
+    workspace: Workspace | None = None
+
+    def empty(self, label: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return memory for a result of this node: any content, this step's alone."""
+        if self.workspace is None:
+            return np.empty(shape, dtype)
+        return self.workspace.empty((self.node.name, label), shape, dtype)
+
+    def zeros(self, label: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return zeros for a result of this node, of which the same part is written in each step."""
+        if self.workspace is None:
+            return np.zeros(shape, dtype)
+        return self.workspace.zeros((self.node.name, label), shape, dtype)
 
     def update(self, local: str, value: Array) -> None:
         """Give a running statistic its new value; it is taken over when the step is."""

@@ -15,9 +15,16 @@ def reshape(layer: Flatten | Reshape, context: Context, parameters: Parameters, 
     """The same elements in the same order, another shape."""
 
     def backward(dy: Array) -> Gradients:
-        return (dy.reshape(x.shape),), {}
+        return (_batch_kept(dy, x.shape),), {}
 
-    return x.reshape(len(x), *context.node.output_shape), backward
+    return _batch_kept(x, (len(x), *context.node.output_shape)), backward
+
+
+def _batch_kept(x: Array, shape: tuple[int, ...]) -> Array:
+    """Reshape; where the batch is innermost in memory it stays so, and long runs are moved, not single numbers."""
+    if x.ndim < 2 or x.strides[0] != x.itemsize or len(x) == 1:
+        return x.reshape(shape)
+    return np.moveaxis(np.moveaxis(x, 0, -1).reshape(*shape[1:], len(x)), -1, 0)
 
 
 @implements(Permute)
