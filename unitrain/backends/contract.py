@@ -135,6 +135,14 @@ class Updater(Protocol):
         """Whether `update` is exactly what ``spec`` says, so that a framework's own kernel may take its place."""
         ...
 
+    def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Group parameters that `update` treats alike, each number of them by itself alone.
+
+        Of such a group a backend may hand any part to `update`, flat and under the name of any of the group. None
+        are grouped where numbers depend on one another: then `update` takes all parameters together.
+        """
+        ...
+
     def update(
         self,
         xp: ArrayNamespace,

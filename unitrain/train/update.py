@@ -50,6 +50,14 @@ class Update:
         decay = (learning_rates * self.spec.weight_decay)[:, None]
         return np.concatenate([decay, self.rule.coefficients(learning_rates, first_update)], axis=1)
 
+    def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Group parameters by whether they decay; a limit of the norm joins all, and then there is no group."""
+        # Who writes another update in a subclass may join numbers.
+        if self.spec.clip_norm is not None or type(self) is not Update:
+            return ()
+        groups = (tuple(name for name in names if self.decays[name] is decays) for decays in (True, False))
+        return tuple(group for group in groups if group)
+
     def update(
         self,
         xp: ArrayNamespace,

@@ -48,6 +48,9 @@ class Descent:
 
     slots: tuple[str, ...] = ("gradient", "ema")
 
+    def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        return (tuple(names),)
+
     def update(
         self,
         xp: Any,

@@ -26,6 +26,9 @@ from unitrain.backends.numpy.window import Windows, as_image
 from unitrain.spec.layers.base import Shape
 from unitrain.spec.layers.conv import Conv1d, Conv2d
 
+# With fewer channels the product that gives dx is too narrow for BLAS, and col2im is faster.
+FEW_CHANNELS = 16
+
 
 def computes(layer: Conv1d | Conv2d, windows: Windows) -> bool:
     """Tell whether a convolution can go by rows: one group, no vertical dilation."""
@@ -103,26 +106,37 @@ def _product(matrix: Array, rows: Array, context: Context, label: str) -> Array:
 
 def _input_gradient(windows: Windows, kernel: Array, dy: Array, shape: tuple[int, ...], context: Context) -> Array:
     """Return dx, ``[height, channel, width, batch]`` of ``shape``."""
+    back = _turned_back(windows, shape)
+    if back is None or shape[1] < FEW_CHANNELS:
+        return _spread(windows, kernel, dy, shape, context)
+    turned = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(shape[1], -1)
+    rows = _rows(back, _strip(back, dy, context, "d_strip"))
+    return _product(turned, rows, context, "dx").reshape(shape)
+
+
+def _turned_back(windows: Windows, shape: tuple[int, ...]) -> Windows | None:
+    """Return the windows over dy in which dx is a convolution; None where a stride leaves gaps between them."""
+    (top, _), (left, _) = windows.pads
+    reach = [(taps - 1) * spread for taps, spread in zip(windows.kernel, windows.dilation, strict=True)]
+    sizes = shape[0], shape[2]
+    pads = (
+        (reach[0] - top, sizes[0] - windows.outputs[0] + top),
+        (reach[1] - left, sizes[1] - windows.outputs[1] + left),
+    )
+    if windows.strides != (1, 1) or min(pads[0] + pads[1]) < 0:
+        return None
+    return replace(windows, pads=pads, outputs=sizes)
+
+
+def _spread(windows: Windows, kernel: Array, dy: Array, shape: tuple[int, ...], context: Context) -> Array:
+    """Return dx by adding K dy, a part a tap, to where it is from (col2im)."""
     height, channels, width, batch = shape
-    if windows.strides == (1, 1):
-        (top, _), (left, _) = windows.pads
-        reach = [(taps - 1) * spread for taps, spread in zip(windows.kernel, windows.dilation, strict=True)]
-        # Where dx lies in the full convolution, whose first element is the first that any window sees.
-        pads = (
-            (reach[0] - top, height - windows.outputs[0] + top),
-            (reach[1] - left, width - windows.outputs[1] + left),
-        )
-        if min(pads[0] + pads[1]) >= 0:
-            turned = kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(channels, -1)
-            back = replace(windows, pads=pads, outputs=(height, width))
-            rows = _rows(back, _strip(back, dy, context, "d_strip"))
-            return _product(turned, rows, context, "dx").reshape(shape)
-    # A stride leaves gaps between windows: spread K dy, a part a tap, to where it is from.
-    columns = np.matmul(kernel.reshape(-1, kernel.shape[-1]), dy.reshape(*dy.shape[:2], -1))
-    parts = columns.reshape(windows.outputs[0], windows.area, channels, windows.outputs[1], batch)
     (top, bottom), (left, right) = windows.pads
-    padded = np.zeros((top + height + bottom, left + width + right, channels, batch), dy.dtype).swapaxes(1, 2)
-    by_place = padded.transpose(1, 0, 2, 3)  # height and width on axes 1 and 2, for the taps
-    for tap, target in enumerate(windows.taps(by_place)):
-        target += parts[:, tap].swapaxes(0, 1)
-    return windows.crop(by_place).transpose(1, 0, 2, 3)
+    by_tap = (windows.outputs[0], windows.area, channels, windows.outputs[1], batch)
+    parts = _product(kernel.reshape(-1, kernel.shape[-1]), dy.reshape(*dy.shape[:2], -1), context, "parts")
+    d_padded = context.empty("d_padded", (top + height + bottom, channels, left + width + right, batch), dy.dtype)
+    d_padded[...] = 0
+    by_place = d_padded.transpose(1, 0, 2, 3)  # height and width on axes 1 and 2, where windows want them
+    for part, target in zip(np.moveaxis(parts.reshape(by_tap), 1, 0), windows.taps(by_place), strict=True):
+        target += part.swapaxes(0, 1)
+    return windows.crop(by_place).swapaxes(0, 1)

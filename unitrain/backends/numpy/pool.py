@@ -37,7 +37,8 @@ def max_pool(layer: MaxPool1d | MaxPool2d, context: Context, parameters: Paramet
 
     def backward(dy: Array) -> Gradients:
         dy = _in_order_of(y, dy)
-        d_padded = np.zeros_like(padded)
+        # What lies in no window stays zero; the rest is written anew where each lies in one.
+        d_padded = context.zeros_like("dx", padded) if windows.disjoint else np.zeros_like(padded)
         open_ = np.ones_like(y, np.bool_)  # windows whose maximum has not been met yet
         for view, target in zip(windows.taps(padded), windows.taps(d_padded), strict=True):
             first = view == y

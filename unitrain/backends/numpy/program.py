@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
-from unitrain.backends.numpy.execution import Mode, Pass, backward, forward, zeros_where_missing
+from unitrain.backends.numpy.execution import Mode
 from unitrain.backends.numpy.memory import keep_freed_memory
 from unitrain.backends.numpy.model import NumpyModel
 from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.backends.numpy.parameters import FlatParameters
 from unitrain.backends.numpy.registry import Array
+from unitrain.backends.numpy.shards import Shards
+from unitrain.backends.numpy.threads import allowed_threads, one_blas_thread
 from unitrain.graph.graph import Graph
+from unitrain.graph.passes.pool_first import pool_first
 
 
 class NumpyProgram:
@@ -30,16 +35,19 @@ class NumpyProgram:
         self.graph = graph
         self.rule = rule
         self.model = NumpyModel(graph, weights, settings)
-        if rule is not None:
-            keep_freed_memory()
         self._xp = NumpyNamespace()
-        self._accumulated: dict[str, Array] = {}
-        self._slots: dict[str, dict[str, Array]] = {}
-        for slot in rule.updater.slots if rule else ():
-            self._slots[slot] = {
-                name: self.model.weights[name].copy() if slot == "ema" else np.zeros_like(self.model.weights[name])
-                for name in graph.trainable
-            }
+        self._accumulated = False
+        self._flat: FlatParameters | None = None
+        if rule is None:
+            return
+        keep_freed_memory()
+        self._shards = Shards(pool_first(graph), self.model.seed)
+        shapes = {name: graph.parameters[name].shape for name in graph.trainable}
+        self._flat = FlatParameters(shapes, self.model.dtype, rule.updater)
+        self._flat.adopt(self.model.weights)
+        if "ema" in self._flat.slots:
+            for name, array in self._flat.slots["ema"].items():
+                array[...] = self.model.weights[name]
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """Copy out all parameters, running statistics included."""
@@ -48,18 +56,18 @@ class NumpyProgram:
     def load_weights(self, weights: Arrays) -> None:
         """Take over all parameters; gradients accumulated so far belong to the old ones and are dropped."""
         self.model.load_weights(weights)
-        self._accumulated = {}
+        self._accumulated = False
 
     def slots(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Copy out the optimizer state."""
-        return {slot: {name: array.copy() for name, array in arrays.items()} for slot, arrays in self._slots.items()}
+        slots = self._flat.slots if self._flat else {}
+        return {slot: {name: array.copy() for name, array in arrays.items()} for slot, arrays in slots.items()}
 
     def load_slots(self, slots: Mapping[str, Arrays]) -> None:
         """Take over the optimizer state."""
-        self._slots = {
-            slot: {name: np.array(slots[slot][name], dtype=self.model.dtype) for name in arrays}
-            for slot, arrays in self._slots.items()
-        }
+        for slot, arrays in (self._flat.slots if self._flat else {}).items():
+            for name, array in arrays.items():
+                array[...] = slots[slot][name]
 
     def place(self, data: Batchable) -> Batchable:
         """Bring floats into the working precision; integers stay as they are until a batch is gathered."""
@@ -76,46 +84,44 @@ class NumpyProgram:
     @np.errstate(all="ignore")  # what is not finite is found in the loss, not in warnings
     def run_steps(self, placed: Batchable, plan: Plan) -> Statistics:
         """Train for the planned steps, up to the first whose loss is not finite; that one is not applied."""
-        rule = self._training_rule()
+        if self.rule is None or self._flat is None:
+            raise ValueError("the program was compiled without a training rule")
+        # Whoever holds the model may have put other arrays in the place of the flat ones.
+        self._flat.adopt(self.model.weights)
+        threads = allowed_threads()
+        parts = self._shards.count(plan.indices.shape[1], threads)
         losses: list[float] = []
-        sums = {label: (0.0, 0.0) for label, _, _ in rule.metrics}
-        for step, rows in enumerate(plan.indices):
-            batch = _gather(placed, rows)
-            done = forward(
-                self.graph,
-                self.model.weights,
-                self.model.prepare(batch.inputs),
-                Mode(True, self.model.seed, plan.first_step + step),
-                differentiate=True,
-            )
-            loss, seeds = self._loss(done, batch, float(plan.scale[step]))
-            losses.append(loss)
-            if not np.isfinite(loss):
-                break
-            outputs = done.outputs()
-            for label, output, metric in rule.metrics:
-                terms = metric.terms(self._xp, outputs[output], batch.targets[output], batch.weight)
-                sums[label] = (sums[label][0] + float(terms[0]), sums[label][1] + float(terms[1]))
-            self._accumulate(backward(done, seeds)[1])
-            self.model.weights.update(done.updates)
-            if plan.apply[step]:
-                self._apply(plan.coefficients[step])
+        sums = {label: (0.0, 0.0) for label, _, _ in self.rule.metrics}
+        with one_blas_thread() if parts > 1 else nullcontext():
+            for step, rows in enumerate(plan.indices):
+                batch = _gather(placed, rows)
+                inputs = self.model.prepare(batch.inputs)
+                outputs = self._shards.forward(self.model.weights, inputs, plan.first_step + step, parts)
+                loss, seeds = self._loss(self.rule, outputs, batch, float(plan.scale[step]))
+                losses.append(loss)
+                if not np.isfinite(loss):
+                    break
+                for label, output, metric in self.rule.metrics:
+                    terms = metric.terms(self._xp, outputs[output], batch.targets[output], batch.weight)
+                    sums[label] = (sums[label][0] + float(terms[0]), sums[label][1] + float(terms[1]))
+                gradients, updates = self._shards.backward(seeds)
+                self._accumulate(self._flat.gradients, gradients)
+                self.model.weights.update(updates)
+                if plan.apply[step]:
+                    self._flat.update(plan.coefficients[step], threads)
+                    self._accumulated = False
         return Statistics(np.array(losses, dtype=np.float64), sums)
 
-    def _training_rule(self) -> TrainingRule:
-        if self.rule is None:
-            raise ValueError("the program was compiled without a training rule")
-        return self.rule
-
-    def _loss(self, done: Pass, batch: Batchable, scale: float) -> tuple[float, dict[str, Array]]:
+    def _loss(
+        self, rule: TrainingRule, outputs: Mapping[str, Array], batch: Batchable, scale: float
+    ) -> tuple[float, dict[str, Array]]:
         """Return the total loss and the gradients of ``scale`` times it by the outputs.
 
         The total is sum(factor * numerator / denominator), a term being 0 where its denominator is.
         """
         total = 0.0
         seeds = {}
-        outputs = done.outputs()
-        for output, (factor, loss) in self._training_rule().losses.items():
+        for output, (factor, loss) in rule.losses.items():
             arguments = (self._xp, outputs[output], batch.targets[output], batch.weight)
             numerator, denominator = map(float, loss.terms(*arguments))
             if denominator == 0.0:
@@ -124,23 +130,16 @@ class NumpyProgram:
             seeds[output] = loss.gradient(*arguments) * (factor * scale / denominator)
         return total, seeds
 
-    def _accumulate(self, gradients: Mapping[str, Array]) -> None:
-        complete = zeros_where_missing(gradients, self.model.weights, self.graph.trainable)
-        for name, gradient in complete.items():
-            known = self._accumulated.get(name)
-            self._accumulated[name] = gradient if known is None else known + gradient
-
-    def _apply(self, coefficients: npt.NDArray[np.float64]) -> None:
-        parameters = {name: self.model.weights[name] for name in self.graph.trainable}
-        parameters, self._slots = self._training_rule().updater.update(
-            self._xp,
-            parameters,
-            self._accumulated,
-            self._slots,
-            list(coefficients.astype(self.model.dtype)),
-        )
-        self.model.weights.update(parameters)
-        self._accumulated = {}
+    def _accumulate(self, sums: Mapping[str, Array], gradients: Mapping[str, Sequence[Array]]) -> None:
+        """Add the gradients, those of a parameter one a shard in the order of the shards, to what is not yet applied."""
+        for name, total in sums.items():
+            parts = gradients.get(name, ())
+            if not self._accumulated:
+                total[...] = parts[0] if parts else 0.0
+                parts = parts[1:]
+            for part in parts:
+                total += part
+        self._accumulated = True
 
     def predict(self, inputs: Arrays, batch_size: int = 256) -> dict[str, npt.NDArray[Any]]:
         """Run inference in chunks of ``batch_size`` samples: outputs by name."""

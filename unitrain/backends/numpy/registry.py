@@ -73,6 +73,12 @@ class Context:
             return np.zeros(shape, dtype)
         return self.workspace.zeros((self.node.name, label), shape, dtype)
 
+    def zeros_like(self, label: str, like: Array) -> Array:
+        """Return `zeros` in the shape and memory order of ``like``."""
+        order = sorted(range(like.ndim), key=lambda axis: -like.strides[axis])
+        zeros = self.zeros(label, tuple(like.shape[axis] for axis in order), like.dtype)
+        return zeros.transpose(np.argsort(order))
+
     def update(self, local: str, value: Array) -> None:
         """Give a running statistic its new value; it is taken over when the step is."""
         self.updates[self.node.parameters[local]] = value
