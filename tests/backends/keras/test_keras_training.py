@@ -65,6 +65,9 @@ class Momentum:
     def __init__(self) -> None:
         self.calls = 0
 
+    def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        return (tuple(names),)
+
     def update(
         self,
         xp: Any,

@@ -48,7 +48,11 @@ def convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters
     def backward(dy: Array) -> Gradients:
         d_image = _inward(dy)
         d_rows = np.ascontiguousarray(d_image).reshape(y.shape)
-        by_row = np.matmul(rows, d_rows.swapaxes(1, 2), out=context.empty("dk", (len(y), *kernel.shape[:0], rows.shape[1], layer.filters), y.dtype))
+        by_row = np.matmul(
+            rows,
+            d_rows.swapaxes(1, 2),
+            out=context.empty("dk", (len(y), *kernel.shape[:0], rows.shape[1], layer.filters), y.dtype),
+        )
         gradients = {"kernel": by_row.sum(axis=0).reshape(parameters["kernel"].shape)}
         if layer.use_bias:
             gradients["bias"] = d_rows.sum(axis=2).sum(axis=0)
@@ -57,7 +61,9 @@ def convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters
         dx = _input_gradient(windows, kernel, d_rows.reshape(d_image.shape), image.shape, context)
         return (_outward(dx, context.node.input_shapes[0]),), gradients
 
-    return _outward(y.reshape(windows.outputs[0], layer.filters, windows.outputs[1], len(x)), context.node.output_shape), backward
+    return _outward(
+        y.reshape(windows.outputs[0], layer.filters, windows.outputs[1], len(x)), context.node.output_shape
+    ), backward
 
 
 def _inward(x: Array) -> Array:

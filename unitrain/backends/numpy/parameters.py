@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Updater
+from unitrain.backends.contract import Updater
+from unitrain.backends.numpy.elementwise import Elementwise
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.backends.numpy.registry import Array
-from unitrain.backends.numpy.threads import for_each
+from unitrain.backends.numpy.threads import run_together
 
 # So many numbers of a parameter, its gradient and slots, with what an update computes between, fit into a core's cache.
-PART = 1 << 14
+PART = 1 << 15
 
 
 class FlatParameters:
@@ -51,8 +53,8 @@ class FlatParameters:
         for name in names:
             self._ranges[name] = slice(start, start + prod(shapes[name]))
             start = self._ranges[name].stop
-        self._parts = [part for group in alike for part in self._cut(group)]
-        self._order = tuple(shapes)
+        self._alike = alike
+        self._compiled: list[tuple[slice, Elementwise]] = []
 
         def views(flat: Array) -> dict[str, Array]:
             return {name: flat[self._ranges[name]].reshape(shapes[name]) for name in shapes}
@@ -60,10 +62,18 @@ class FlatParameters:
         self.weights, self.gradients = views(self._weights), views(self._gradients)
         self.slots = {slot: views(flat) for slot, flat in self._slots.items()}
 
-    def _cut(self, group: Sequence[str]) -> list[tuple[str, slice]]:
-        """Cut parameters that are updated alike into parts, each named by one of them."""
-        start, stop = self._ranges[group[0]].start, self._ranges[group[-1]].stop
-        return [(group[0], slice(first, min(first + PART, stop))) for first in range(start, stop, PART)]
+    def _compile(self, group: Sequence[str], scalars: int) -> tuple[slice, Elementwise]:
+        """Return where parameters that are updated alike lie, and their update as a list of calls."""
+        name, slots = group[0], self._updater.slots
+
+        def update(arrays: Mapping[str, Any], numbers: Sequence[Any]) -> dict[str, Any]:
+            state = {slot: {name: arrays[slot]} for slot in slots}
+            weights, gradients = {name: arrays["weights"]}, {name: arrays["gradients"]}
+            new_weights, new_slots = self._updater.update(self._xp, weights, gradients, state, numbers)
+            return {"weights": new_weights[name], **{slot: new_slots[slot][name] for slot in slots}}
+
+        where = slice(self._ranges[name].start, self._ranges[group[-1]].stop)
+        return where, Elementwise(update, ("weights", "gradients", *slots), scalars)
 
     def adopt(self, weights: dict[str, Array]) -> None:
         """Take over weights by name, and put the views of the flat array in their place."""
@@ -75,27 +85,21 @@ class FlatParameters:
     def update(self, coefficients: npt.NDArray[np.float64], threads: int) -> None:
         """Update all weights and slots by the gradients, on at most so many threads."""
         scalars = list(coefficients.astype(self._weights.dtype))
-        if not self._parts:
-            self._update_named(self.weights, self.gradients, self.slots, scalars)
-            return
-        # A thread costs about what one part does.
-        shares = max(min(threads, len(self._parts) // 4), 1)
-        if shares == 1:
-            self._update_parts(self._parts, scalars)
-        else:
-            for_each(lambda share: self._update_parts(self._parts[share::shares], scalars), range(shares))
+        if not self._alike:
+            self._update_together(scalars)
+        elif not self._compiled:
+            self._compiled = [self._compile(group, len(scalars)) for group in self._alike]
+        for where, update in self._compiled:
+            arrays = [flat[where] for flat in (self._weights, self._gradients, *self._slots.values())]
+            # A thread costs about what one part does.
+            shares = max(min(threads, len(arrays[0]) // (2 * PART)), 1)
+            length = -(-len(arrays[0]) // shares)
+            shared = [[array[first : first + length] for array in arrays] for first in range(0, len(arrays[0]), length)]
+            run_together([partial(update.run, share, scalars, PART) for share in shared])
 
-    def _update_parts(self, parts: Sequence[tuple[str, slice]], scalars: Sequence[Any]) -> None:
-        with np.errstate(all="ignore"):
-            for name, part in parts:
-                slots = {slot: {name: flat[part]} for slot, flat in self._slots.items()}
-                self._update_named({name: self._weights[part]}, {name: self._gradients[part]}, slots, scalars)
-
-    def _update_named(
-        self, weights: Arrays, gradients: Arrays, slots: Mapping[str, Arrays], scalars: Sequence[Any]
-    ) -> None:
-        new_weights, new_slots = self._updater.update(self._xp, weights, gradients, slots, scalars)
-        for name, array in weights.items():
+    def _update_together(self, scalars: Sequence[Any]) -> None:
+        new_weights, new_slots = self._updater.update(self._xp, self.weights, self.gradients, self.slots, scalars)
+        for name, array in self.weights.items():
             array[...] = new_weights[name]
-            for slot, arrays in slots.items():
+            for slot, arrays in self.slots.items():
                 arrays[name][...] = new_slots[slot][name]

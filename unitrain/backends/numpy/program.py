@@ -131,7 +131,7 @@ class NumpyProgram:
         return total, seeds
 
     def _accumulate(self, sums: Mapping[str, Array], gradients: Mapping[str, Sequence[Array]]) -> None:
-        """Add the gradients, those of a parameter one a shard in the order of the shards, to what is not yet applied."""
+        """Add the gradients, of each parameter one a shard and in their order, to what is not yet applied."""
         for name, total in sums.items():
             parts = gradients.get(name, ())
             if not self._accumulated:

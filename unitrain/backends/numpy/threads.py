@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -57,8 +57,3 @@ def run_together(tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
 def _workers(count: int, process: int) -> ThreadPoolExecutor:
     """Return waiting threads; a forked process has none of its parent's, so it gets its own."""
     return ThreadPoolExecutor(count, thread_name_prefix="unitrain-numpy")
-
-
-def for_each(function: Callable[[Any], _Result], items: Sequence[Any]) -> list[_Result]:
-    """Call ``function`` with every item, all together."""
-    return run_together([partial(function, item) for item in items])

@@ -14,8 +14,8 @@ def pool_first(graph: Graph) -> Graph:
     """Exchange every ReLU with the max pooling that alone reads it.
 
     Exact, bit for bit: max(relu(a), relu(b)) = relu(max(a, b)), padding being -infinity and no window being padding
-    alone (`spec.layers.pool` refuses that). Where the maximum is positive the first element that has it is the same one, and gets the gradient; where it
-    is not, the gradient is 0 either way.
+    alone (`spec.layers.pool` refuses that). Where the maximum is positive the first element that has it is the same
+    one, and gets the gradient; where it is not, the gradient is 0 either way.
 
     The two nodes exchange layers and keep their names, so that what reads the second, or is named as an output,
     finds the same values; the first's become the pooled ones before ReLU.
@@ -33,8 +33,4 @@ def pool_first(graph: Graph) -> Graph:
 
 
 def _exchangeable(relu: Node, pool: Node, readers: Counter[str]) -> bool:
-    return (
-        isinstance(relu.layer, Relu)
-        and isinstance(pool.layer, MaxPool1d | MaxPool2d)
-        and readers[relu.name] == 1
-    )
+    return isinstance(relu.layer, Relu) and isinstance(pool.layer, MaxPool1d | MaxPool2d) and readers[relu.name] == 1
