@@ -58,6 +58,7 @@ def test_overview_imports_next_to_nothing(arguments: list[str]) -> None:
         ["predict", "--help"],
         ["verify", "--help"],
         ["export", "--help"],
+        ["bench", "--help"],
         ["doctor", "--help"],
     ],
     ids=" ".join,

@@ -38,6 +38,7 @@ class Verbs(LazyGroup):
         "export": _verb("export", "Write a run or model for ONNX, torch, Keras or TensorFlow."),
         "check": _verb("check", "Check models and recipes without training."),
         "verify": _verb("verify", "Show that all backends compute the same, or what differs."),
+        "bench": _verb("bench", "Time the backends: operations, gradients, training, inference."),
         "summary": _verb("summary", "Show the layers of a model: shapes, parameters, cost."),
         "schema": _verb("schema", "Write the JSON Schema with which editors complete and check."),
         "doctor": _verb("doctor", "Show what is installed: versions, devices, threads, data sets."),

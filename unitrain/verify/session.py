@@ -11,6 +11,7 @@ import numpy as np
 
 from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.precision import HALF
+from unitrain.backends.versions import versions
 from unitrain.spec.errors import InputError
 from unitrain.verify.causes import Causes
 from unitrain.verify.experiments import (
@@ -36,7 +37,6 @@ from unitrain.verify.subject import Subject
 from unitrain.verify.trajectory import Trajectories
 from unitrain.verify.transfer import transfer
 from unitrain.verify.verdict import Verdict, judge
-from unitrain.verify.versions import versions
 
 Tell = Callable[[str], None]
 Tensors = dict[TensorName, Array]

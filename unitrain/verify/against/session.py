@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays
 from unitrain.backends.foreign import Foreign, ForeignParameter, Trace
+from unitrain.backends.versions import versions
 from unitrain.spec.errors import InputError
 from unitrain.spec.yaml import Document
 from unitrain.verify.against import weights as maps
@@ -26,7 +27,6 @@ from unitrain.verify.experiments.layers import output_gradients
 from unitrain.verify.findings import Report
 from unitrain.verify.runner import Cast
 from unitrain.verify.subject import Subject
-from unitrain.verify.versions import versions
 
 Array = npt.NDArray[Any]
 Tell = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Versions of what was verified, of the packages that took part and no others."""
+"""Versions of the packages that took part, and of no others."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 from collections.abc import Iterable
 from importlib import metadata
 
-import unitrain
-
 # Backend to the packages that it runs on.
 _PACKAGES = {"keras": ("keras", "tensorflow"), "torch": ("torch",), "onnx": ("onnx", "onnxruntime")}
 
 
 def versions(backends: Iterable[str]) -> dict[str, str]:
     """Return package to version, Python's among them; a package that cannot be found is left out."""
-    found = {"unitrain": unitrain.__version__, "python": platform.python_version()}
+    # The package itself is not imported: it gathers what the floors above offer.
+    own: str = sys.modules["unitrain"].__version__
+    found = {"unitrain": own, "python": platform.python_version()}
     for package in ("numpy", *(package for backend in backends for package in _PACKAGES.get(backend, ()))):
         version = _version(package)
         if version:

@@ -1,0 +1,1 @@
+"""Frameworks timed beside one another: tensor operations, gradients, training, inference."""

@@ -1,0 +1,164 @@
+"""The machine: what it is called, and what it can do at best."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from unitrain.bench.results import Ceilings
+
+
+def cpu_line(label: str) -> str:
+    """Read a line of the first processor from /proc/cpuinfo, where there is one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(label)), "")
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe() -> dict[str, Any]:
+    """Return what the machine is called: processor, processors, memory, caches, system, BLAS, and how busy it is."""
+    described: dict[str, Any] = {
+        "processor": cpu_line("model name") or platform.processor() or platform.machine(),
+        "processors": processors(),
+        "system": platform.platform(),
+        "memory": _memory(),
+        "caches": _caches(),
+        "blas": _blas(),
+    }
+    if hasattr(os, "getloadavg"):
+        described["load"] = round(os.getloadavg()[0], 2)
+    return {key: value for key, value in described.items() if value}
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _caches() -> dict[str, str]:
+    found = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        found[f"L{level}{'' if kind == 'Unified' else kind[0].lower()}"] = size
+    return found
+
+
+def _blas() -> str:
+    import numpy as np  # noqa: F401  # its BLAS is asked for
+    from threadpoolctl import threadpool_info
+
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return ", ".join(
+        f"{pool['internal_api']} {pool.get('version') or ''} {pool.get('architecture') or ''}".strip() for pool in pools
+    )
+
+
+def reset_peak_memory() -> int | None:
+    """Start a new peak of the process' memory; return what it holds now, in bytes, or None where that is not told.
+
+    Linux keeps the peak of the resident set, and starts anew when 5 is written to ``clear_refs`` (proc(5)).
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status("VmRSS:")
+
+
+def peak_memory() -> int | None:
+    """Return the peak of the process' memory since `reset_peak_memory`, in bytes."""
+    return _status("VmHWM:")
+
+
+def _status(label: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(label)), None)
+
+
+def best_of(call: Callable[[], Any], wait: Callable[[], None], seconds: float, fewest: int = 3) -> float:
+    """Return the shortest time of a call, among those that fit into ``seconds`` and ``fewest`` at least."""
+    import time
+
+    call()
+    wait()
+    best, begun, count = float("inf"), time.perf_counter(), 0
+    while count < fewest or time.perf_counter() - begun < seconds:
+        start = time.perf_counter()
+        call()
+        wait()
+        best = min(best, time.perf_counter() - start)
+        count += 1
+    return best
+
+
+def memory_bandwidth(threads: int, seconds: float = 0.4, size: int | None = None) -> float:
+    """Measure main memory: bytes/s of copy, add and triad on several threads, the best of them.
+
+    Notes
+    -----
+    McCalpin 1995, Memory bandwidth and machine balance in current high performance computers (STREAM): arrays of
+    four times the last cache; bytes are counted as read and written by the program.
+    """
+    import numpy as np
+
+    count = size or _stream_size()
+    a, b, c = (np.full(count, value, np.float32) for value in (1.0, 2.0, 3.0))
+    block = 1 << 14  # the triad's product stays in the first cache
+    edges = np.linspace(0, count, threads + 1).astype(int)
+    parts = [slice(first, last) for first, last in pairwise(edges.tolist())]
+
+    def copy(part: slice) -> None:
+        np.copyto(a[part], b[part])
+
+    def add(part: slice) -> None:
+        np.add(b[part], c[part], out=a[part])
+
+    def triad(part: slice) -> None:
+        product = np.empty(block, np.float32)
+        for first in range(part.start, part.stop, block):
+            piece = slice(first, min(first + block, part.stop))
+            scaled = product[: piece.stop - piece.start]
+            np.multiply(c[piece], np.float32(3.0), out=scaled)
+            np.add(b[piece], scaled, out=a[piece])
+
+    best = 0.0
+    with ThreadPoolExecutor(threads) as pool:
+        for kernel, arrays in ((copy, 2), (add, 3), (triad, 3)):
+
+            def everywhere(kernel: Callable[[slice], None] = kernel) -> None:
+                list(pool.map(kernel, parts))
+
+            best = max(best, arrays * 4 * count / best_of(everywhere, lambda: None, seconds / 3))
+    return best
+
+
+def _stream_size() -> int:
+    """Return the length of float32 arrays that hold four times the last cache: 16 MiB to 256 MiB."""
+    last = list(_caches().values())[-1:] or ["16384K"]
+    kilobytes = int(last[0].rstrip("KM") or 0) * (1024 if last[0].endswith("M") else 1)
+    return min(max(4 * kilobytes * 1024, 16 << 20), 256 << 20) // 4
+
+
+def raise_ceiling(ceilings: Ceilings, flops_per_second: float) -> None:
+    """Lift the ceiling of arithmetic where something was faster than the matrix product that first set it."""
+    ceilings.flops = max(ceilings.flops, flops_per_second)

@@ -1,0 +1,129 @@
+"""A whole benchmark: ceilings first, then part by part, to a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from unitrain.backends.versions import versions
+from unitrain.bench import machine, ops
+from unitrain.bench.results import Case, Ceilings, Report
+from unitrain.bench.runner import Conditions, Experiment, run_experiment
+from unitrain.bench.sides import Side, Sides
+from unitrain.bench.why import why
+
+PARTS = ("ops", "gradients", "training", "inference")
+# What `--quick` allows itself, importing the frameworks included.
+QUICK_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is to be timed.
+
+    Parameters
+    ----------
+    parts
+        Of `PARTS`.
+    size
+        Of the matrices.
+    quick
+        Small sizes, few rounds, and an end after `QUICK_SECONDS`.
+    """
+
+    parts: Sequence[str] = PARTS
+    size: int = 2048
+    quick: bool = False
+
+
+def bench(
+    sides: Sides, options: Options, conditions: Conditions, done: Callable[[Case], None] = lambda case: None
+) -> Report:
+    """Time everything that the options name, on all sides; ``done`` is told of every case as it is finished."""
+    report = Report(
+        list(options.parts),
+        machine.describe(),
+        versions(sides.names),
+        dict(sides.threads),
+        conditions.seed,
+        conditions.ceilings,
+        notes=list(sides.notes),
+    )
+    threads = max(sides.threads.values())
+    for device, present in sides.by_device.items():
+        conditions.tell(f"ceilings of {device}")
+        conditions.ceilings[device] = measure_ceilings(present, device, threads, quick=options.quick)
+    for number, part in enumerate(options.parts):
+        started = time.perf_counter()
+        within = conditions.until(conditions.left / (len(options.parts) - number))
+        queue = [
+            experiment
+            for device, present in sides.by_device.items()
+            for experiment in _experiments(part, present, device, conditions, options)
+        ]
+        while queue and within.left > 0:
+            fair = within.until(within.left / len(queue))
+            case = run_experiment(queue.pop(0), fair)  # popped, as it holds the data
+            if not case.rows:
+                report.notes.append(f"{part}: no side has {case.name}")
+                continue
+            _lift(case, conditions.ceilings)
+            explain(case, conditions.ceilings)
+            report.cases.append(case)
+            done(case)
+        if queue:
+            report.notes.append(f"{part}: no time was left for {', '.join(experiment.name for experiment in queue)}")
+        report.seconds[part] = time.perf_counter() - started
+    return report
+
+
+def _experiments(
+    part: str, sides: Sequence[Side], device: str, conditions: Conditions, options: Options
+) -> list[Experiment]:
+    if part == "ops":
+        return ops.experiments(sides, device, conditions, options.size, quick=options.quick)
+    return []
+
+
+def measure_ceilings(sides: Sequence[Side], device: str, threads: int, *, quick: bool) -> Ceilings:
+    """Measure what a device can do at best, and what an operation on one element costs on each side."""
+    seconds = 0.2 if quick else 0.6
+    on_cpu = device == "cpu"
+    size = 1024 if on_cpu else 8192
+    products = [ops.best_seconds(side, "matmul", ((size, size), (size, size)), seconds) for side in sides]
+    flops = max((2.0 * size**3 / found for found in products if found), default=0.0)
+    if on_cpu:
+        bandwidth = machine.memory_bandwidth(threads, seconds)
+    else:
+        long = (1 << 28,)
+        sums = [ops.best_seconds(side, "add", (long, long), seconds) for side in sides]
+        bandwidth = max((3.0 * 4 * long[0] / found for found in sums if found), default=0.0)
+    empty = {side.name: ops.best_seconds(side, "add", ((1,), (1,)), 0.05) for side in sides}
+    if not flops or not bandwidth:
+        # onnxruntime alone: NumPy tells what the machine can do.
+        flops, bandwidth = flops or _numpy_flops(size), bandwidth or machine.memory_bandwidth(threads, seconds)
+    return Ceilings(flops, bandwidth, {name: found for name, found in empty.items() if found})
+
+
+def _numpy_flops(size: int) -> float:
+    import numpy as np
+
+    a = np.ones((size, size), np.float32)
+    return 2.0 * size**3 / machine.best_of(lambda: a @ a, lambda: None, 0.3)
+
+
+def explain(case: Case, ceilings: Mapping[str, Ceilings]) -> None:
+    """Say of each row what limits it."""
+    for row in case.rows:
+        if row.seconds is not None:
+            row.why = why(row.seconds.value, case.work, row.backend, ceilings[case.device])
+
+
+def _lift(case: Case, ceilings: dict[str, Ceilings]) -> None:
+    """Raise the ceiling of arithmetic where a matrix product was faster than the one that set it."""
+    if not case.name.startswith("matmul"):
+        return
+    for row in case.rows:
+        if row.fastest:
+            machine.raise_ceiling(ceilings[case.device], case.work.flops / row.fastest)
