@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from unitrain.backends.versions import versions
-from unitrain.bench import machine, ops
+from unitrain.bench import accuracy, gradients, inference, machine, ops, training
+from unitrain.bench.models import TimedModel
 from unitrain.bench.results import Case, Ceilings, Report
 from unitrain.bench.runner import Conditions, Experiment, run_experiment
 from unitrain.bench.sides import Side, Sides
 from unitrain.bench.why import why
+from unitrain.spec.errors import InputError
+
+# Does one case under given conditions.
+Job = Callable[[Conditions], Case]
 
 PARTS = ("ops", "gradients", "training", "inference")
 # What `--quick` allows itself, importing the frameworks included.
@@ -26,6 +32,8 @@ class Options:
     ----------
     parts
         Of `PARTS`.
+    models
+        Those of gradients, training and inference.
     size
         Of the matrices.
     quick
@@ -33,6 +41,7 @@ class Options:
     """
 
     parts: Sequence[str] = PARTS
+    models: Sequence[TimedModel] = ()
     size: int = 2048
     quick: bool = False
 
@@ -58,32 +67,57 @@ def bench(
         started = time.perf_counter()
         within = conditions.until(conditions.left / (len(options.parts) - number))
         queue = [
-            experiment
+            job
             for device, present in sides.by_device.items()
-            for experiment in _experiments(part, present, device, conditions, options)
+            for job in _jobs(part, present, device, options, conditions)
         ]
         while queue and within.left > 0:
             fair = within.until(within.left / len(queue))
-            case = run_experiment(queue.pop(0), fair)  # popped, as it holds the data
+            name, job = queue.pop(0)  # popped, as it holds the data
+            try:
+                case = job(fair)
+            except InputError as error:
+                problem = error.problems[0]
+                report.notes.append("; ".join(filter(None, (f"{name} is left out: {problem.message}", problem.hint))))
+                continue
             if not case.rows:
-                report.notes.append(f"{part}: no side has {case.name}")
+                report.notes.append(f"{part}: no side has {name}")
                 continue
             _lift(case, conditions.ceilings)
             explain(case, conditions.ceilings)
             report.cases.append(case)
             done(case)
         if queue:
-            report.notes.append(f"{part}: no time was left for {', '.join(experiment.name for experiment in queue)}")
+            report.notes.append(f"{part}: no time was left for {', '.join(name for name, _ in queue)}")
         report.seconds[part] = time.perf_counter() - started
     return report
 
 
-def _experiments(
-    part: str, sides: Sequence[Side], device: str, conditions: Conditions, options: Options
-) -> list[Experiment]:
-    if part == "ops":
-        return ops.experiments(sides, device, conditions, options.size, quick=options.quick)
-    return []
+def _jobs(
+    part: str, sides: Sequence[Side], device: str, options: Options, conditions: Conditions
+) -> list[tuple[str, Job]]:
+    """Return what a part does on a device: names, and what does it under given conditions."""
+    models, quick = options.models, options.quick
+    trains = any(side.backend.trains for side in sides)
+    found: list[Experiment] = []
+    goals: dict[str, accuracy.Goal] = {}
+    match part:
+        case "ops":
+            found = ops.experiments(sides, device, conditions, options.size, quick=quick)
+        case "gradients":
+            found = gradients.experiments(sides, device, conditions, models, quick=quick)
+        case "training":
+            found = training.experiments(sides, device, models, quick=quick)
+            goals = accuracy.goals([model.name for model in models], quick=quick) if trains else {}
+        case "inference":
+            found = inference.experiments(sides, device, models, quick=quick)
+    return [
+        *((experiment.name, partial(run_experiment, experiment)) for experiment in found),
+        *(
+            (f"{name} to an accuracy", partial(accuracy.reach, name, goal, sides, device, quick=quick))
+            for name, goal in goals.items()
+        ),
+    ]
 
 
 def measure_ceilings(sides: Sequence[Side], device: str, threads: int, *, quick: bool) -> Ceilings:
@@ -116,7 +150,7 @@ def _numpy_flops(size: int) -> float:
 def explain(case: Case, ceilings: Mapping[str, Ceilings]) -> None:
     """Say of each row what limits it."""
     for row in case.rows:
-        if row.seconds is not None:
+        if row.seconds is not None and case.work.bytes:
             row.why = why(row.seconds.value, case.work, row.backend, ceilings[case.device])
 
 

@@ -8,6 +8,8 @@ from unitrain.bench.results import Ceilings, Work
 _LAUNCHES = 3.0
 # From this share of a ceiling on the ceiling is what limits.
 _NEAR = 0.4
+# Where both ceilings together explain less than this share, something else is what takes the time.
+_FAR = 0.05
 
 
 def why(seconds: float, work: Work, backend: str, ceilings: Ceilings) -> str:
@@ -25,6 +27,10 @@ def why(seconds: float, work: Work, backend: str, ceilings: Ceilings) -> str:
     memory = work.bytes / ceilings.bandwidth
     if not compute and not memory:
         return ""
+    if max(compute, memory) < _FAR * seconds:
+        return (
+            f"overhead: at the ceilings arithmetic and memory would take {share(max(compute, memory) / seconds)} of it"
+        )
     if compute >= memory:
         reached = compute / seconds
         said = f"{share(reached)} of the {work.flops / compute / 1e9:.0f} GFLOP/s peak"
