@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -73,8 +76,12 @@ def _blas() -> str:
 def reset_peak_memory() -> int | None:
     """Start a new peak of the process' memory; return what it holds now, in bytes, or None where that is not told.
 
-    Linux keeps the peak of the resident set, and starts anew when 5 is written to ``clear_refs`` (proc(5)).
+    Linux keeps the peak of the resident set, and starts anew when 5 is written to ``clear_refs`` (proc(5)). What the C
+    library has kept of freed memory is given back first, or what is allocated next would not show.
     """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -97,8 +104,6 @@ def _status(label: str) -> int | None:
 
 def best_of(call: Callable[[], Any], wait: Callable[[], None], seconds: float, fewest: int = 3) -> float:
     """Return the shortest time of a call, among those that fit into ``seconds`` and ``fewest`` at least."""
-    import time
-
     call()
     wait()
     best, begun, count = float("inf"), time.perf_counter(), 0
