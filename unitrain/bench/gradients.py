@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "depthwise_conv2d": ({"type": "depthwise_conv2d", "kernel_size": 3, "padding": "same"}, (14, 14, 64)),
     "conv_transpose2d": ({"type": "conv_transpose2d", "filters": 16, "kernel_size": 2, "strides": 2}, (7, 7, 32)),
     "max_pool2d": ({"type": "max_pool2d", "kernel_size": 2}, (28, 28, 32)),
-    "avg_pool2d": ({"type": "avg_pool2d", "kernel_size": 2}, (28, 28, 32)),
+    "average_pool2d": ({"type": "average_pool2d", "kernel_size": 2}, (28, 28, 32)),
     "batch_norm": ({"type": "batch_norm"}, (14, 14, 64)),
     "layer_norm": ({"type": "layer_norm"}, (64, 128)),
     "relu": ({"type": "relu"}, (28, 28, 32)),

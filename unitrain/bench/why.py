@@ -22,7 +22,8 @@ def why(seconds: float, work: Work, backend: str, ceilings: Ceilings) -> str:
     """
     launches = ceilings.empty.get(backend, 0.0) * work.operations
     if launches and seconds < _LAUNCHES * launches:
-        return f"launch-bound: {share(launches / seconds)} of it is what {_operations(work)} cost on one element"
+        part = share(min(launches / seconds, 1.0))
+        return f"launch-bound: {part} of it is what {_operations(work)} on one element"
     compute = work.flops / ceilings.flops
     memory = work.bytes / ceilings.bandwidth
     if not compute and not memory:
@@ -43,7 +44,7 @@ def why(seconds: float, work: Work, backend: str, ceilings: Ceilings) -> str:
 
 
 def _operations(work: Work) -> str:
-    return "an operation" if work.operations == 1 else f"{work.operations} operations"
+    return "an operation costs" if work.operations == 1 else f"{work.operations} operations cost"
 
 
 def share(value: float) -> str:
