@@ -103,7 +103,7 @@ def reach(name: str, goal: Goal, sides: Sequence[Side], device: str, conditions:
             watch = _train(name, goal, by_name[who], conditions.seed)
             row.extra = {"epochs": watch.epochs, "accuracy": watch.best}
             if watch.seconds is None:
-                row.failure = f"reached {100 * watch.best:.1f} % in {watch.epochs} epochs"
+                row.failure = f"reached {100 * watch.best:.1f} % in {_epochs(watch.epochs)}"
                 continue
             found.setdefault(contender, []).append(watch.seconds)
     case.rounds = repeats
@@ -113,9 +113,12 @@ def reach(name: str, goal: Goal, sides: Sequence[Side], device: str, conditions:
             case, timed, {who: np.array(values) for who, values in found.items()}, dict.fromkeys(timed, 1), conditions
         )
         for row in timed.values():
-            epochs = row.extra["epochs"]
-            row.why = f"{100 * row.extra['accuracy']:.1f} % after {epochs} {'epoch' if epochs == 1 else 'epochs'}"
+            row.why = f"{100 * row.extra['accuracy']:.1f} % after {_epochs(row.extra['epochs'])}"
     return case
+
+
+def _epochs(count: int) -> str:
+    return f"{count} {'epoch' if count == 1 else 'epochs'}"
 
 
 def _train(name: str, goal: Goal, side: Side, seed: int) -> _Watch:

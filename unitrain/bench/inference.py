@@ -13,7 +13,7 @@ from unitrain.backends import load_backend
 from unitrain.backends.contract import Arrays
 from unitrain.backends.toolkit import Call
 from unitrain.bench.models import TimedModel
-from unitrain.bench.runner import Entry, Experiment
+from unitrain.bench.runner import Entry, Experiment, Right
 from unitrain.bench.sides import Side
 
 # Largest relative error of an output.
@@ -38,9 +38,10 @@ def _experiment(model: TimedModel, batch: int, sides: Sequence[Side], device: st
     def build(side: Side, mode: str) -> Call:
         return side.toolkit.inference(model.graph, model.weights, model.settings(side.device), mode, inputs())
 
-    def expected() -> Arrays:
+    def expected() -> Right:
         settings = model.settings("cpu", "float64")
-        return load_backend("numpy").compile(model.graph, model.weights, settings).predict(inputs(), batch)
+        program = load_backend("numpy").compile(model.graph, model.weights, settings)
+        return Right(program.predict(inputs(), batch), TOLERANCE)
 
     entries = [
         Entry(_label(side, mode), side, partial(build, side, mode))
@@ -55,7 +56,6 @@ def _experiment(model: TimedModel, batch: int, sides: Sequence[Side], device: st
         model.inference_work(batch),
         entries,
         expected,
-        TOLERANCE,
         device,
     )
 

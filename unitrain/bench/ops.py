@@ -15,7 +15,7 @@ from unitrain.backends.contract import Arrays
 from unitrain.backends.toolkit import Call
 from unitrain.bench.machine import best_of
 from unitrain.bench.results import Work
-from unitrain.bench.runner import Conditions, Entry, Experiment
+from unitrain.bench.runner import Conditions, Entry, Experiment, Right
 from unitrain.bench.sides import Side
 
 Array = npt.NDArray[Any]
@@ -172,8 +172,7 @@ def _experiment(operation: Operation, sides: Sequence[Side], device: str, condit
         operation.about,
         operation.work,
         [Entry(side.name, side, partial(build, side)) for side in sides],
-        lambda: operation.expected(operands()),
-        TOLERANCE,
+        lambda: Right(operation.expected(operands()), TOLERANCE),
         device,
     )
 

@@ -29,6 +29,22 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Right:
+    """What results are held to.
+
+    Parameters
+    ----------
+    arrays
+        By name, in float64.
+    tolerance
+        How far a result may lie from them: root mean square of the difference over that of the values.
+    """
+
+    arrays: Arrays
+    tolerance: float
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One thing that all contenders are to do.
 
@@ -39,9 +55,7 @@ class Experiment:
     entries
         The contenders; the first that works is the baseline.
     expected
-        Computes what is right, in float64.
-    tolerance
-        How far a result may lie from that: root mean square of the difference over that of the values.
+        Computes what is right.
     device
         As asked for.
     """
@@ -51,8 +65,7 @@ class Experiment:
     about: str
     work: Work
     entries: Sequence[Entry]
-    expected: Callable[[], Arrays]
-    tolerance: float
+    expected: Callable[[], Right]
     device: str = "cpu"
 
 
@@ -108,7 +121,7 @@ def run_experiment(experiment: Experiment, conditions: Conditions) -> Case:
     ready: dict[str, tuple[Entry, Call, Row]] = {}
     for entry in experiment.entries:
         conditions.tell(f"{label}: {entry.name}")
-        row, call = _first(entry, expected, experiment.tolerance)
+        row, call = _first(entry, expected)
         if row is None:
             continue
         case.rows.append(row)
@@ -159,7 +172,7 @@ def judge(
             row.claim = claim(row.ratio, case.band)
 
 
-def _first(entry: Entry, expected: Arrays, tolerance: float) -> tuple[Row | None, Call | None]:
+def _first(entry: Entry, right: Right) -> tuple[Row | None, Call | None]:
     """Build a call, run it for the first time, and hold its result to what is right.
 
     Without a call where that did not work or the result is wrong: the row then says why. Without a row where the
@@ -181,7 +194,7 @@ def _first(entry: Entry, expected: Arrays, tolerance: float) -> tuple[Row | None
         call.run()
         side.wait()
         row.memory = _memory(side, before)
-        row.error = error_of(call.read(result), expected)
+        row.error = error_of(call.read(result), right.arrays)
     except (KeyboardInterrupt, AssertionError):
         raise
     except InputError as error:
@@ -191,8 +204,8 @@ def _first(entry: Entry, expected: Arrays, tolerance: float) -> tuple[Row | None
         row.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return row, None
     # Not `>`: NaN is wrong too.
-    if not row.error <= tolerance:
-        row.failure = f"wrong: off by {row.error:.1e} of its size, {tolerance:.0e} allowed; not timed"
+    if not row.error <= right.tolerance:
+        row.failure = f"wrong: off by {row.error:.1e} of its size, {right.tolerance:.0e} allowed; not timed"
         return row, None
     return row, call
 

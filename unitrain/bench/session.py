@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ Job = Callable[[Conditions], Case]
 PARTS = ("ops", "gradients", "training", "inference")
 # What `--quick` allows itself, importing the frameworks included.
 QUICK_SECONDS = 30.0
+# Processes ready to run, for each processor, from which on the report says that the machine was busy.
+_BUSY = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,16 @@ def bench(
     sides: Sides, options: Options, conditions: Conditions, done: Callable[[Case], None] = lambda case: None
 ) -> Report:
     """Time everything that the options name, on all sides; ``done`` is told of every case as it is finished."""
+    # What the imports left behind stays: a full collection would look through all of it, for half a second each time.
+    gc.collect()
+    gc.freeze()
+    try:
+        return _bench(sides, options, conditions, done)
+    finally:
+        gc.unfreeze()
+
+
+def _bench(sides: Sides, options: Options, conditions: Conditions, done: Callable[[Case], None]) -> Report:
     report = Report(
         list(options.parts),
         machine.describe(),
@@ -59,6 +72,12 @@ def bench(
         conditions.ceilings,
         notes=list(sides.notes),
     )
+    load = report.machine.get("load", 0.0)
+    if load > _BUSY * report.machine["processors"]:
+        report.notes.append(
+            f"other work was running at the start, a load of {load} on {report.machine['processors']} processors: "
+            "operations on several threads wait for the slowest of them"
+        )
     threads = max(sides.threads.values())
     for device, present in sides.by_device.items():
         conditions.tell(f"ceilings of {device}")

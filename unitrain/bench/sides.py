@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,9 +88,6 @@ def choose_sides(
             notes.append("; ".join(filter(None, (f"{name} is left out: {problem.message}", problem.hint))))
     if not toolkits:
         raise InputError("no backend that was named is installed", found=", ".join(named), hint="\n".join(notes))
-    # What the imports left behind stays: a full collection would look through all of it, for half a second each time.
-    gc.collect()
-    gc.freeze()
     used = {name: toolkit.prepare(threads) for name, (_, toolkit) in toolkits.items()}
     notes += [
         f"{name} uses {count} threads, and not {threads}: it had begun to compute in this process"

@@ -14,19 +14,21 @@ from typing import Any
 import numpy as np
 
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Arrays, Backend, Batchable, Plan, Program, Statistics
+from unitrain.backends.contract import Backend, Batchable, Plan, Program, Statistics
 from unitrain.backends.toolkit import Call
 from unitrain.bench.models import TimedModel
 from unitrain.bench.results import Work
-from unitrain.bench.runner import Entry, Experiment
+from unitrain.bench.runner import Entry, Experiment, Right
 from unitrain.bench.sides import Side
 from unitrain.train.plan import Batches
 
 # Largest relative difference of the losses of the first block from those of NumPy in float64.
 TOLERANCE = 1e-3
 BATCH = 128
-# Steps of a timed block, so that its start and its one reading of the losses weigh as little as in a run.
-STEPS, QUICK_STEPS = 16, 4
+# Steps of a timed block: as in a run it takes about 0.2 s, at a few tens of GFLOP/s, so that its start and its one
+# reading of the losses weigh little.
+MOST_STEPS, FEWEST_STEPS, QUICK_STEPS = 16, 2, 4
+_BLOCK_FLOPS = 16e9
 _RATE = 1e-3
 
 
@@ -35,7 +37,16 @@ def experiments(
 ) -> list[Experiment]:
     """Return one experiment a model; sides that infer only take no part."""
     training = [side for side in sides if side.backend.trains]
-    return [_experiment(model, training, device, QUICK_STEPS if quick else STEPS) for model in models]
+    return [
+        _experiment(model, training, device, min(block_steps(model), QUICK_STEPS if quick else MOST_STEPS))
+        for model in models
+    ]
+
+
+def block_steps(model: TimedModel) -> int:
+    """Return how many steps of a model a timed block holds."""
+    wanted = _BLOCK_FLOPS / max(model.gradient_work(BATCH).flops, 1.0)
+    return int(min(max(wanted, FEWEST_STEPS), MOST_STEPS))
 
 
 def _experiment(model: TimedModel, sides: Sequence[Side], device: str, steps: int) -> Experiment:
@@ -47,10 +58,10 @@ def _experiment(model: TimedModel, sides: Sequence[Side], device: str, steps: in
         program, placed = _placed(side.backend, model, side.device, "float32", data())
         return _blocks(program, placed, model, steps)
 
-    def expected() -> Arrays:
+    def expected() -> Right:
         program, placed = _placed(load_backend("numpy"), model, "cpu", "float64", data())
         call = _blocks(program, placed, model, steps)
-        return call.read(call.run())
+        return Right(call.read(call.run()), TOLERANCE)
 
     one = model.gradient_work(BATCH)
     # A block is one call; the optimizer reads and writes weights, gradients and two moments: seven numbers a weight.
@@ -63,7 +74,6 @@ def _experiment(model: TimedModel, sides: Sequence[Side], device: str, steps: in
         work,
         [Entry(side.name, side, partial(build, side)) for side in sides],
         expected,
-        TOLERANCE,
         device,
     )
 
