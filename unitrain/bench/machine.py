@@ -13,8 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from unitrain.bench.results import Ceilings
-
 
 def cpu_line(label: str) -> str:
     """Read a line of the first processor from /proc/cpuinfo, where there is one."""
@@ -162,8 +160,3 @@ def _stream_size() -> int:
     last = list(_caches().values())[-1:] or ["16384K"]
     kilobytes = int(last[0].rstrip("KM") or 0) * (1024 if last[0].endswith("M") else 1)
     return min(max(4 * kilobytes * 1024, 16 << 20), 256 << 20) // 4
-
-
-def raise_ceiling(ceilings: Ceilings, flops_per_second: float) -> None:
-    """Lift the ceiling of arithmetic where something was faster than the matrix product that first set it."""
-    ceilings.flops = max(ceilings.flops, flops_per_second)

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from unitrain.bench.machine import cpu_line
+
 # Package to the command that installs it.
 _BASE = ("numpy", "scipy", "scikit-learn", "pyarrow", "pillow", "pydantic", "safetensors")
 _EXTRAS = {
@@ -81,7 +83,7 @@ def _system() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _cpu_name() or platform.processor() or platform.machine(),
+        "processor": cpu_line("model name") or platform.processor() or platform.machine(),
         "instructions": ", ".join(flag for flag in _CPU_FLAGS if flag in flags) or "unknown",
     }
 
@@ -163,20 +165,7 @@ def _data_sets() -> dict[str, str]:
 
 def _cpu_flags() -> set[str]:
     for label in ("flags", "Features"):
-        words = _cpu_line(label)
+        words = cpu_line(label)
         if words:
             return set(words.split())
     return set()
-
-
-def _cpu_name() -> str:
-    return _cpu_line("model name")
-
-
-def _cpu_line(label: str) -> str:
-    """Read a line of the first processor from /proc/cpuinfo, where there is one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(label)), "")
