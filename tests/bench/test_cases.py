@@ -60,6 +60,8 @@ def test_wrong_answers_are_not_timed_and_the_first_right_one_is_the_baseline():
     assert all(rows[name].failure.startswith("wrong: off by") for name in ("wrong", "nan", "shape"))
     assert rows["broken"].failure == "RuntimeError: no such thing"
     assert rows["refused"].failure == "it cannot"
+    # What a side says it cannot do is no fault of the check.
+    assert [name for name, row in rows.items() if row.wrong] == ["wrong", "nan", "shape", "broken"]
     assert all((row.seconds is None) == bool(row.failure) for row in case.rows)
     assert case.baseline == "right"
     assert rows["right"].claim == "baseline"
@@ -121,7 +123,7 @@ CEILINGS = Ceilings(flops=100e9, bandwidth=10e9, empty={"torch": 1e-6})
         (0.02, Work(1e6, 1e8), "memory-bound: 50 % of the 10.0 GB/s of main memory"),
         (0.1, Work(1e6, 1e8), "below the memory roof: 10 % of the 10.0 GB/s of main memory"),
         (0.005, Work(1e6, 1e8), "cache-bound: 2.0 times the 10.0 GB/s of main memory"),
-        (1.0, Work(1e6, 1e8), "overhead: at the ceilings arithmetic and memory would take 1 % of it"),
+        (1.0, Work(1e6, 1e8), "far below its roofs: at them arithmetic and memory would take 1 % of it"),
     ],
 )
 def test_why_by_hand(seconds, work, said):

@@ -177,7 +177,14 @@ def _experiment(operation: Operation, sides: Sequence[Side], device: str, condit
     )
 
 
-def best_seconds(side: Side, operation: str, shapes: Sequence[Shape], seconds: float) -> float | None:
-    """Return the least time of an operation on ones; None where the side has no such operation."""
+def best_seconds(side: Side, operation: str, shapes: Sequence[Shape], seconds: float, calls: int = 1) -> float | None:
+    """Return the least time of an operation on ones, of ``calls`` one after another; None where there is none."""
     call = side.toolkit.operation(operation, [np.ones(shape, np.float32) for shape in shapes], side.device)
-    return None if call is None else best_of(call.run, side.wait, seconds)
+    if call is None:
+        return None
+
+    def run() -> None:
+        for _ in range(calls):
+            call.run()
+
+    return best_of(run, side.wait, seconds) / calls

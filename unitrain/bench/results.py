@@ -66,6 +66,8 @@ class Row:
         A sentence on what limits it.
     failure
         Why it was not timed.
+    wrong
+        Whether that is because its result is wrong or it broke off; else it said that it cannot.
     extra
         Further numbers: epochs and accuracy of a run.
     """
@@ -83,6 +85,7 @@ class Row:
     error: float | None = None
     why: str = ""
     failure: str = ""
+    wrong: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -167,8 +170,8 @@ class Report:
 
     @property
     def failures(self) -> list[tuple[Case, Row]]:
-        """What could not be timed or was wrong."""
-        return [(case, row) for case in self.cases for row in case.rows if row.failure]
+        """What was wrong or broke off."""
+        return [(case, row) for case in self.cases for row in case.rows if row.wrong]
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -201,11 +201,12 @@ def _first(entry: Entry, right: Right) -> tuple[Row | None, Call | None]:
         row.failure = error.problems[0].message
         return row, None
     except Exception as error:  # frameworks raise what they like: it is reported, and the others go on
-        row.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        row.failure, row.wrong = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", True
         return row, None
     # Not `>`: NaN is wrong too.
     if not row.error <= right.tolerance:
         row.failure = f"wrong: off by {row.error:.1e} of its size, {right.tolerance:.0e} allowed; not timed"
+        row.wrong = True
         return row, None
     return row, call
 

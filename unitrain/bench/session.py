@@ -152,7 +152,7 @@ def measure_ceilings(sides: Sequence[Side], device: str, threads: int, *, quick:
         long = (1 << 28,)
         sums = [ops.best_seconds(side, "add", (long, long), seconds) for side in sides]
         bandwidth = max((3.0 * 4 * long[0] / found for found in sums if found), default=0.0)
-    empty = {side.name: ops.best_seconds(side, "add", ((1,), (1,)), 0.05) for side in sides}
+    empty = {side.name: ops.best_seconds(side, "add", ((1,), (1,)), 0.05, calls=50) for side in sides}
     if not flops or not bandwidth:
         # onnxruntime alone: NumPy tells what the machine can do.
         flops, bandwidth = flops or _numpy_flops(size), bandwidth or machine.memory_bandwidth(threads, seconds)

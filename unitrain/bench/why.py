@@ -29,9 +29,8 @@ def why(seconds: float, work: Work, backend: str, ceilings: Ceilings) -> str:
     if not compute and not memory:
         return ""
     if max(compute, memory) < _FAR * seconds:
-        return (
-            f"overhead: at the ceilings arithmetic and memory would take {share(max(compute, memory) / seconds)} of it"
-        )
+        part = share(max(compute, memory) / seconds)
+        return f"far below its roofs: at them arithmetic and memory would take {part} of it"
     if compute >= memory:
         reached = compute / seconds
         said = f"{share(reached)} of the {work.flops / compute / 1e9:.0f} GFLOP/s peak"

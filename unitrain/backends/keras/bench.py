@@ -16,6 +16,7 @@ from unitrain.backends.keras.call import compiled
 from unitrain.backends.keras.model import build_model, device_name
 from unitrain.backends.toolkit import Call
 from unitrain.graph.graph import Graph
+from unitrain.spec.errors import InputError
 
 Array = npt.NDArray[Any]
 
@@ -43,13 +44,18 @@ class KerasToolkit:
     }
 
     def prepare(self, threads: int) -> int:
-        """Set the threads, as long as TensorFlow has not begun to compute, and full float32 on GPUs."""
+        """Set the threads, as long as TensorFlow has not begun to compute, and full float32 on GPUs.
+
+        It leaves memory of the GPUs to the other frameworks, and takes what it needs.
+        """
         tf.config.experimental.enable_tensor_float_32_execution(False)
         try:
+            for gpu in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(gpu, True)
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
-            pass  # its pool stands already: what it has is said below
+            pass  # its pools stand already: what it has is said below
         return int(tf.config.threading.get_intra_op_parallelism_threads()) or threads
 
     def wait(self, device: str) -> None:
@@ -127,13 +133,27 @@ class KerasToolkit:
                 jit_compile=mode == "xla",
             )
             model._omit_frequent_tracing_warning = True
+        if mode == "xla":
+            _try(model, call.prepare(inputs))
 
         def run() -> dict[str, Array]:
-            given = call.prepare(inputs)
-            found = model(next(iter(given.values())) if len(given) == 1 else given)
+            found = model(_plain(call.prepare(inputs)))
             return {name: np.asarray(value) for name, value in call.named(found).items()}
 
         return Call(_on(settings.device, run), lambda result: result)
+
+
+def _try(model: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Call a model that XLA is to compile. Raises `InputError` where XLA cannot."""
+    try:
+        model(_plain(given))
+    except tf.errors.OpError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"XLA cannot compile this here: {type(error).__name__}: {reason}") from None
+
+
+def _plain(given: Mapping[str, Any]) -> Any:
+    return next(iter(given.values())) if len(given) == 1 else dict(given)
 
 
 def _dense(gradients: Mapping[str, Any]) -> dict[str, Any]:

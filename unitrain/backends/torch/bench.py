@@ -13,8 +13,9 @@ from unitrain.backends.contract import Arrays, Settings
 from unitrain.backends.toolkit import Call
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.runtime import differentiable, dtype_of
-from unitrain.backends.torch.transfer import Transfer, copied
+from unitrain.backends.torch.transfer import Tensors, Transfer, copied
 from unitrain.graph.graph import Graph
+from unitrain.spec.errors import InputError
 
 Array = npt.NDArray[Any]
 
@@ -125,9 +126,9 @@ class TorchToolkit:
         module = GraphModule(graph, weights, settings)
         module.eval()
         called: Callable[..., Any] = module
-        if mode == "compile":
-            called = torch.compile(module, dynamic=False)
         transfer = Transfer(graph, torch.device(settings.device), dtype_of(settings))
+        if mode == "compile":
+            called = _compiled(module, transfer.inputs(inputs))
 
         def run() -> dict[str, Array]:
             with torch.inference_mode():
@@ -136,6 +137,22 @@ class TorchToolkit:
                 return {name: np.asarray(tensor.cpu()) for name, tensor in named.items()}
 
         return Call(run, lambda result: result)
+
+
+def _compiled(module: GraphModule, inputs: Tensors) -> Callable[..., Any]:
+    """Compile a module for inputs of these shapes. Raises `InputError` where that does not work, as without a compiler.
+
+    torch keeps a few compiled forms of one ``forward`` and runs further modules of its class uncompiled: it forgets here.
+    """
+    torch.compiler.reset()
+    compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
+    try:
+        with torch.inference_mode():
+            compiled(inputs)
+    except Exception as error:  # its compilers raise what they like
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"torch.compile does not work here: {type(error).__name__}: {reason}") from None
+    return compiled
 
 
 TOOLKIT = TorchToolkit()
