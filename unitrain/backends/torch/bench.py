@@ -142,7 +142,7 @@ class TorchToolkit:
 def _compiled(module: GraphModule, inputs: Tensors) -> Callable[..., Any]:
     """Compile a module for inputs of these shapes. Raises `InputError` where that does not work, as without a compiler.
 
-    torch keeps a few compiled forms of one ``forward`` and runs further modules of its class uncompiled: it forgets here.
+    torch keeps a few compiled forms of a ``forward`` and runs further modules of its class uncompiled: it forgets here.
     """
     torch.compiler.reset()
     compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
