@@ -17,6 +17,7 @@ from unitrain.bench.inference import experiments as inference_experiments
 from unitrain.bench.models import read_models
 from unitrain.bench.results import Case, Ceilings, Report, Row, Work, read_report
 from unitrain.bench.runner import Conditions, Entry, Experiment, Right, error_of, judge, run_experiment
+from unitrain.bench.session import Options, bench
 from unitrain.bench.sides import Side, choose_sides
 from unitrain.bench.timing import TWIN, Interval
 from unitrain.bench.training import experiments as training_experiments
@@ -174,6 +175,19 @@ def test_training_and_inference_agree_on_every_framework():
             "onnx",
         ]
         assert all(row.error < 1e-5 for row in case.rows)
+
+
+def test_one_case_of_each_part_is_done_when_the_time_is_over():
+    sides = choose_sides(["numpy"], ["cpu"], 1)
+    late = Conditions(rounds=5, sample_seconds=0.0, deadline=float("-inf"))
+    told: list[str] = []
+    options = Options(("ops", "inference"), read_models(["mlp"], 0), 16, quick=True)
+    found = bench(sides, options, late, lambda case: told.append(case.name))
+    assert told == [case.name for case in found.cases] == ["matmul 16", "mlp batch 1"]
+    assert found.cases[0].rounds == 5
+    assert [note for note in found.notes if note.startswith("inference")] == [
+        "inference: no time was left for mlp batch 128"
+    ]
 
 
 def report(**times: float) -> Report:

@@ -90,8 +90,9 @@ def _bench(sides: Sides, options: Options, conditions: Conditions, done: Callabl
             for device, present in sides.by_device.items()
             for job in _jobs(part, present, device, options, conditions)
         ]
-        while queue and within.left > 0:
-            fair = within.until(within.left / len(queue))
+        first = len(queue)  # one case of each part is done however late it is
+        while queue and (within.left > 0 or len(queue) == first):
+            fair = within.until(max(within.left, 0.0) / len(queue))
             name, job = queue.pop(0)  # popped, as it holds the data
             try:
                 case = job(fair)
