@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from unitrain.bench import accuracy
-from unitrain.bench.accuracy import GOALS, goals, reach
+from unitrain.bench.accuracy import GOALS, goals, load_goal, reach
 from unitrain.bench.models import MODELS
 from unitrain.bench.runner import Conditions
 from unitrain.bench.sides import choose_sides
+from unitrain.spec.sources import FashionMnist
+from unitrain.train.session import prepare_data
 
 
 def test_every_named_model_has_a_goal():
     assert set(GOALS) == set(MODELS)
     assert list(goals(["cnn", "mine"])) == ["cnn"]
     assert list(goals(["mlp", "lenet5"], quick=True)) == ["mlp"]
+
+
+@pytest.mark.parametrize("name", GOALS)
+def test_data_fit_the_models(name):
+    goal = GOALS[name]
+    if goal.data == "fashion_mnist" and not Path(FashionMnist().folder).is_dir():
+        pytest.skip("Fashion-MNIST is not installed")
+    loaded = load_goal(name, goal, 0)
+    prepared = prepare_data(loaded)
+    images = next(iter(prepared.train.inputs.values()))
+    assert images.shape[1:] == next(iter(loaded.graph.inputs.values())).shape
+    assert len(prepared.validation) == round(0.2 * (len(prepared.train) + len(prepared.validation)))
 
 
 def test_all_sides_take_the_same_epochs():

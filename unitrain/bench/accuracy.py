@@ -16,7 +16,7 @@ from unitrain.bench.sides import Side
 from unitrain.bench.timing import TWIN, draw_orders
 from unitrain.spec.recipe import Recipe
 from unitrain.train.events import EpochDone, Observer
-from unitrain.train.recipe import check_recipe
+from unitrain.train.recipe import LoadedRecipe, check_recipe
 from unitrain.train.run import Run
 from unitrain.train.session import Place
 
@@ -34,11 +34,13 @@ class Goal:
     accuracy: float
     rate: float
     batch: int
+    one_part: bool = True
+    """Whether the data have no test part of their own, and none is to be drawn."""
 
 
 GOALS: dict[str, Goal] = {
     "mlp": Goal("digits", {"features": 64, "width": 64, "outputs": 10}, 0.95, 0.003, 64),
-    "lenet5": Goal("fashion_mnist", {}, 0.85, 0.002, 128),
+    "lenet5": Goal("fashion_mnist", {}, 0.85, 0.002, 128, one_part=False),
     "cnn": Goal("digits", {"size": 8, "filters": 16, "width": 64}, 0.97, 0.003, 64),
     "resnet20": Goal("digits", {"size": 8, "channels": 1}, 0.95, 0.003, 64),
 }
@@ -123,11 +125,19 @@ def _epochs(count: int) -> str:
 
 def _train(name: str, goal: Goal, side: Side, seed: int) -> _Watch:
     watch = _Watch(goal.accuracy)
+    run = Run.assemble(load_goal(name, goal, seed), Place(side.backend, side.device), observers=[watch])
+    run.trainer.interrupted = watch.reached
+    run.trainer.run()
+    return watch
+
+
+def load_goal(name: str, goal: Goal, seed: int) -> LoadedRecipe:
+    """Write the recipe of a goal."""
     recipe = Recipe.model_validate(
         {
             "name": name,
             "model": {"file": str(find_model(name).resolve()), **goal.arguments},
-            "data": {"source": goal.data, "split": {"validation": 0.2, "test": 0}},
+            "data": {"source": goal.data, "split": {"validation": 0.2, **({"test": 0} if goal.one_part else {})}},
             "loss": "cross_entropy",
             "optimizer": {"type": "adam", "lr": goal.rate},
             "metrics": ["accuracy"],
@@ -136,7 +146,4 @@ def _train(name: str, goal: Goal, side: Side, seed: int) -> _Watch:
             "deterministic": True,
         }
     )
-    run = Run.assemble(check_recipe(recipe, Path()), Place(side.backend, side.device), observers=[watch])
-    run.trainer.interrupted = watch.reached
-    run.trainer.run()
-    return watch
+    return check_recipe(recipe, Path())
