@@ -39,6 +39,7 @@ def roofline(cases: Sequence[Plain], ceiling: Plain, styles: Mapping[str, tuple[
         label=f"{ceiling['flops'] / 1e9:,.0f} GFLOP/s, {ceiling['bandwidth'] / 1e9:,.1f} GB/s",
     )
     labelled: set[str] = set()
+    largest = max((_size(case) for case in shown if _is_product(case)), default=0)
     tops: list[tuple[float, float, str]] = []
     for case, intensity in zip(shown, intensities, strict=True):
         best = 0.0
@@ -52,7 +53,9 @@ def roofline(cases: Sequence[Plain], ceiling: Plain, styles: Mapping[str, tuple[
             label = None if name in labelled else name
             labelled.add(name)
             axes.plot([intensity], [reached], mark, color=colour, markersize=6, alpha=0.85, label=label)
-        tops.append((intensity, best, case["name"]))
+        # The sizes of the sweep lie in one line, and have a chart of their own: the largest alone is named.
+        if not _is_product(case) or _size(case) == largest:
+            tops.append((intensity, best, case["name"]))
     for x, y, text in _apart(tops):
         axes.annotate(text, (x, y), xytext=(0, 6), textcoords="offset points", fontsize=7, ha="center", color="#444444")
     axes.set_xscale("log")
@@ -77,7 +80,7 @@ def _apart(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, floa
 
 def sweep(cases: Sequence[Plain], styles: Mapping[str, tuple[str, str]]) -> str:
     """Draw the GFLOP/s of matrix products over their sizes; nothing where there is one size only."""
-    products = sorted((int(case["name"].split()[1]), case) for case in cases if _is_product(case))
+    products = sorted(((_size(case), case) for case in cases if _is_product(case)), key=lambda pair: pair[0])
     if len(products) < 2:
         return ""
     figure, axes = new_figure(7.0, 3.4)
@@ -104,6 +107,10 @@ def sweep(cases: Sequence[Plain], styles: Mapping[str, tuple[str, str]]) -> str:
 
 def _is_product(case: Plain) -> bool:
     return str(case["name"]).startswith("matmul ")
+
+
+def _size(case: Plain) -> int:
+    return int(case["name"].split()[1])
 
 
 def times(cases: Sequence[Plain], styles: Mapping[str, tuple[str, str]]) -> str:
