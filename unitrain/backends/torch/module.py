@@ -137,18 +137,33 @@ class GraphModule(torch.nn.Module):
         outputs = {output: values[name] for output, name in self.graph.outputs.items()}
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
-    def run(self, inputs: Mapping[str, torch.Tensor], *, keep: bool = False) -> dict[str, torch.Tensor]:
-        """Compute every node; return all values with ``keep``, else those of the outputs at least."""
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], *, keep: bool = False, paths: Mapping[str, str] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Compute every node; return all values with ``keep``, else those of the outputs at least.
+
+        ``paths`` has the nodes computed by other modules than their own, see `exchanged`.
+        """
         values = dict(inputs)
         kept = {*self.graph.outputs.values()}
+        paths = paths or self._paths
         for node in self.graph.nodes:
-            module = self.get_submodule(self._paths[node.name])
+            module = self.get_submodule(paths[node.name])
             values[node.name] = module(*(values[name] for name in node.inputs))
             if not keep:
                 for name in {*node.inputs} - kept:
                     if self._last_reader[name] == node.name:
                         del values[name]
         return values
+
+    def exchanged(self, graph: Graph) -> dict[str, str]:
+        """Return where the module of each node's layer is, for a ``graph`` in which nodes have exchanged layers."""
+        of_layer = {id(node.layer): self._paths[node.name] for node in self.graph.nodes}
+        own = {node.name: node.layer for node in self.graph.nodes}
+        return {
+            node.name: self._paths[node.name] if node.layer is own[node.name] else of_layer[id(node.layer)]
+            for node in graph.nodes
+        }
 
     def _named(self, inputs: tuple[torch.Tensor | Mapping[str, torch.Tensor], ...]) -> dict[str, torch.Tensor]:
         names = list(self.graph.inputs)

@@ -21,6 +21,7 @@ from unitrain.backends.torch.runtime import differentiable, dtype_of, reproducib
 from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
 from unitrain.backends.torch.update import Updates
 from unitrain.graph.graph import Graph
+from unitrain.graph.passes.pool_first import pool_first
 from unitrain.weights.random import mask_key
 
 Moved = list[tuple[ChannelsLastBatchNorm, torch.Tensor, torch.Tensor]]
@@ -40,6 +41,7 @@ class TorchProgram:
         self.rule = rule
         self.model = GraphModule(graph, weights, settings)
         self.model.eval()
+        self._paths = self.model.exchanged(pool_first(graph))
         self._device = torch.device(settings.device)
         self._dtype = dtype_of(settings)
         self._transfer = Transfer(graph, self._device, self._dtype)
@@ -188,10 +190,12 @@ class TorchProgram:
 
     def _call(self, inputs: Tensors, step: int) -> tuple[Tensors, Moved]:
         """Run the module in its current mode; return outputs by name, and statistics not taken over yet."""
-        values, moved = self._run(inputs, step)
+        values, moved = self._run(inputs, step, paths=self._paths)
         return {output: values[name] for output, name in self.graph.outputs.items()}, moved
 
-    def _run(self, inputs: Tensors, step: int, *, keep: bool = False) -> tuple[Tensors, Moved]:
+    def _run(
+        self, inputs: Tensors, step: int, *, keep: bool = False, paths: Mapping[str, str] | None = None
+    ) -> tuple[Tensors, Moved]:
         for dropout in self._dropouts:
             dropout.step = step
         for norm in self._norms:
@@ -201,7 +205,7 @@ class TorchProgram:
                 if self._draws and self.model.training:
                     high, low = mask_key(self._settings.seed, "torch", step)
                     stack.enter_context(seeded(self._device, high << 32 | low))
-                values = self.model.run(inputs, keep=keep)
+                values = self.model.run(inputs, keep=keep, paths=paths)
             moved = [(norm, *pair) for norm in self._norms for pair in norm.pending or []]
         finally:
             for norm in self._norms:
