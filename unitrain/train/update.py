@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import numpy as np
@@ -51,11 +53,13 @@ class Update:
         return np.concatenate([decay, self.rule.coefficients(learning_rates, first_update)], axis=1)
 
     def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Group parameters by whether they decay; a limit of the norm joins all, and then there is no group."""
+        """Group parameters by whether they decay, if any do; a limit of the norm joins all, and there is no group."""
         # Who writes another update in a subclass may join numbers.
         if self.spec.clip_norm is not None or type(self) is not Update:
             return ()
-        groups = (tuple(name for name in names if self.decays[name] is decays) for decays in (True, False))
+        any_decay = bool(self.spec.weight_decay or self.spec.l2)
+        decaying = [any_decay and self.decays[name] for name in names]
+        groups = (tuple(compress(names, wanted)) for wanted in (decaying, map(not_, decaying)))
         return tuple(group for group in groups if group)
 
     def update(

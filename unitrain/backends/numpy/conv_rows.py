@@ -16,6 +16,7 @@ and with stride 1 dx is the convolution of dy with the kernel turned by 180 degr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,8 @@ from unitrain.backends.numpy.window import Windows, as_image
 from unitrain.spec.layers.base import Shape
 from unitrain.spec.layers.conv import Conv1d, Conv2d
 
+# So much of a result is computed at a time where it is used again at once: it is still in the cache then.
+SLAB_BYTES = 1 << 20
 # With fewer channels the product that gives dx is too narrow for BLAS, and col2im is faster.
 FEW_CHANNELS = 16
 
@@ -41,19 +44,12 @@ def convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters
     kernel = parameters["kernel"].reshape(*windows.kernel, -1, layer.filters)
     image = _inward(x)
     rows = _rows(windows, _strip(windows, image, context, "strip"))
-    y = _product(kernel.reshape(-1, layer.filters).T, rows, context, "y")
-    if layer.use_bias:
-        y += parameters["bias"][:, None]
+    y = _product(kernel.reshape(-1, layer.filters).T, rows, context, "y", parameters.get("bias"))
 
     def backward(dy: Array) -> Gradients:
         d_image = _inward(dy)
         d_rows = np.ascontiguousarray(d_image).reshape(y.shape)
-        by_row = np.matmul(
-            rows,
-            d_rows.swapaxes(1, 2),
-            out=context.empty("dk", (len(y), *kernel.shape[:0], rows.shape[1], layer.filters), y.dtype),
-        )
-        gradients = {"kernel": by_row.sum(axis=0).reshape(parameters["kernel"].shape)}
+        gradients = {"kernel": _kernel_gradient(rows, d_rows, context).reshape(parameters["kernel"].shape)}
         if layer.use_bias:
             gradients["bias"] = d_rows.sum(axis=2).sum(axis=0)
         if not context.wanted[0]:
@@ -104,10 +100,32 @@ def _rows(windows: Windows, strip: Array) -> Array:
     return as_strided(strip, shape, strides, writeable=False)
 
 
-def _product(matrix: Array, rows: Array, context: Context, label: str) -> Array:
-    """Multiply a matrix with every row's."""
-    shape = (len(rows), len(matrix), rows.shape[2])
-    return np.matmul(matrix, rows, out=context.empty(label, shape, rows.dtype))
+def _product(matrix: Array, rows: Array, context: Context, label: str, bias: Array | None = None) -> Array:
+    """Multiply a matrix with every row's, and add a bias while the products are still in the cache."""
+    y = context.empty(label, (len(rows), len(matrix), rows.shape[2]), rows.dtype)
+    if bias is None:
+        return np.matmul(matrix, rows, out=y)
+    for part in _slabs(len(y), y[0].nbytes):
+        np.matmul(matrix, rows[part], out=y[part])
+        y[part] += bias[:, None]
+    return y
+
+
+def _kernel_gradient(rows: Array, dy: Array, context: Context) -> Array:
+    """Return sum_r X_r dy_r^T, ``[(i, j, c), filter]``."""
+    shape = rows.shape[1], dy.shape[1]
+    total = np.zeros(shape, dy.dtype)
+    for part in _slabs(len(dy), total.nbytes):
+        products = context.empty("dk", (part.stop - part.start, *shape), dy.dtype)
+        total += np.matmul(rows[part], dy[part].swapaxes(1, 2), out=products).sum(axis=0)
+    return total
+
+
+def _slabs(count: int, item_bytes: int) -> Iterator[slice]:
+    """Cut so many items into equal runs that take about `SLAB_BYTES`."""
+    length = max(SLAB_BYTES // max(item_bytes, 1), 1)
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))
 
 
 def _input_gradient(windows: Windows, kernel: Array, dy: Array, shape: tuple[int, ...], context: Context) -> Array:

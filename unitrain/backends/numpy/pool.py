@@ -30,10 +30,7 @@ def max_pool(layer: MaxPool1d | MaxPool2d, context: Context, parameters: Paramet
     """The largest of the taps, padding being -infinity; dy goes to the first tap, by rows, that equals y."""
     windows = Windows.of(layer, context.node.input_shapes[0])
     padded = windows.pad(as_image(x), -np.inf)
-    taps = windows.taps(padded)
-    y = next(taps).copy(order="K")
-    for view in taps:
-        np.maximum(y, view, out=y)
+    y = windows.largest(padded)
 
     def backward(dy: Array) -> Gradients:
         dy = _in_order_of(y, dy)

@@ -41,8 +41,10 @@ def run_together(tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
 
     What a task raises is raised here, once all have ended.
     """
-    workers = _workers(len(tasks) - 1, os.getpid()) if len(tasks) > 1 else None
-    others = [workers.submit(task) for task in tasks[1:]] if workers else []
+    if len(tasks) == 1:
+        return [tasks[0]()]
+    workers = _workers(len(tasks) - 1, os.getpid())
+    others = [workers.submit(task) for task in tasks[1:]]
     try:
         first = tasks[0]()
     finally:

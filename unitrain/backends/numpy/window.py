@@ -82,6 +82,20 @@ class Windows:
         (top, bottom), (left, right) = self.pads
         return padded[:, top : padded.shape[1] - bottom, left : padded.shape[2] - right]
 
+    def largest(self, padded: Array) -> Array:
+        """Return the largest element of each window: the largest of each row's, of the largest of each column's."""
+        result = padded
+        for axis in (1, 2):
+            spread, stride, count = self.dilation[axis - 1], self.strides[axis - 1], self.outputs[axis - 1]
+            lines = [
+                result[(slice(None),) * axis + (slice(start, start + (count - 1) * stride + 1, stride),)]
+                for start in range(0, self.kernel[axis - 1] * spread, spread)
+            ]
+            result = np.maximum(lines[0], lines[1]) if len(lines) > 1 else lines[0]
+            for line in lines[2:]:
+                np.maximum(result, line, out=result)
+        return result
+
     def taps(self, padded: Array, rows: slice = slice(None)) -> Iterator[Array]:
         """Yield, tap by tap in row order, what the windows see there: views with `outputs` on axes 1 and 2.
 
