@@ -7,6 +7,7 @@ from math import pi, sqrt
 
 import numpy as np
 
+from unitrain.backends.numpy.memory import in_order_of
 from unitrain.backends.numpy.reduction import sum_to_channel
 from unitrain.backends.numpy.registry import (
     Array,
@@ -42,7 +43,7 @@ def _elementwise(y: Array, derivative: Callable[[], Array]) -> Result:
     """Return ``y`` and dx = dy f'(x); the derivative is computed only when it is asked for."""
 
     def backward(dy: Array) -> Gradients:
-        return (dy * derivative(),), {}
+        return (in_order_of(y, dy) * derivative(),), {}
 
     return y, backward
 

@@ -36,6 +36,15 @@ def keep_freed_memory() -> bool:
     return all(told)
 
 
+def in_order_of(like: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Bring ``x``, of the same shape, into the memory order of ``like``: arithmetic on mixed orders is slow."""
+    if x.strides == like.strides:
+        return x
+    result = np.empty_like(like, dtype=x.dtype)
+    result[...] = x
+    return result
+
+
 class Workspace:
     """Arrays that are made once and used again by the same place of every step.
 

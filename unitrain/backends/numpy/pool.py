@@ -6,6 +6,7 @@ from functools import reduce
 
 import numpy as np
 
+from unitrain.backends.numpy.memory import in_order_of
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
 from unitrain.backends.numpy.window import Windows, as_image
 from unitrain.spec.layers.pool import (
@@ -18,13 +19,6 @@ from unitrain.spec.layers.pool import (
 )
 
 
-def _in_order_of(like: Array, x: Array) -> Array:
-    """Copy ``x`` into the shape and memory order of ``like``: mixing orders is slow."""
-    result = np.empty_like(like)
-    result[...] = x.reshape(like.shape)
-    return result
-
-
 @implements(MaxPool1d, MaxPool2d)
 def max_pool(layer: MaxPool1d | MaxPool2d, context: Context, parameters: Parameters, x: Array) -> Result:
     """The largest of the taps, padding being -infinity; dy goes to the first tap, by rows, that equals y."""
@@ -33,7 +27,7 @@ def max_pool(layer: MaxPool1d | MaxPool2d, context: Context, parameters: Paramet
     y = windows.largest(padded)
 
     def backward(dy: Array) -> Gradients:
-        dy = _in_order_of(y, dy)
+        dy = in_order_of(y, dy.reshape(y.shape))
         # What lies in no window stays zero; the rest is written anew where each lies in one.
         d_padded = context.zeros_like("dx", padded) if windows.disjoint else np.zeros_like(padded)
         open_ = np.ones_like(y, np.bool_)  # windows whose maximum has not been met yet
@@ -61,7 +55,7 @@ def average_pool(layer: AveragePool1d | AveragePool2d, context: Context, paramet
     y = reduce(np.add, windows.taps(padded)) * inverse_count
 
     def backward(dy: Array) -> Gradients:
-        share = _in_order_of(y, dy) * inverse_count
+        share = in_order_of(y, dy.reshape(y.shape)) * inverse_count
         d_padded = np.zeros_like(padded)
         for target in windows.taps(d_padded):
             target += share
