@@ -256,6 +256,19 @@ def test_parts_of_flat_parameters_are_updated_as_the_whole(
                 np.testing.assert_array_equal(flat.slots[slot][name], expected_slots[slot][name])
 
 
+def test_an_update_that_is_no_list_of_ufuncs_is_called_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    update = Update(Adam(), {"a": True})
+    expected, found = FlatParameters({"a": (3,)}, np.float64, update), FlatParameters({"a": (3,)}, np.float64, update)
+    for flat in (expected, found):
+        flat.gradients["a"][...] = [1.0, -2.0, 0.5]
+    scalars = update.coefficients(np.array([0.01]), 0)[0]
+    expected.update(scalars, 1)
+    monkeypatch.setattr(NumpyNamespace, "sqrt", staticmethod(lambda x: np.sqrt(x.astype(np.float64))))
+    found.update(scalars, 1)
+    assert expected.weights["a"].all()
+    np.testing.assert_array_equal(found.weights["a"], expected.weights["a"])
+
+
 def test_new_values_may_be_old_ones_exchanged() -> None:
     """Old values are read before they are overwritten, whichever comes first."""
     function = Elementwise(

@@ -4,6 +4,9 @@ Inside, the batch is innermost: ``[channel, height, width, batch]``, so that win
 contiguous runs. Outside it is the usual ``[batch, height, width, channel]``, as a view of the same memory;
 elementwise layers between two convolutions keep the order in memory, and nothing is moved.
 
+Here stands the textbook form; `conv_rows` is what most plain convolutions are computed by, and tests hold the two
+together.
+
 Plain convolutions gather windows as the columns of a matrix X (`_unfold`). With the kernel as a matrix K
 
     y = K^T X + b,    dK = X dy^T,    db = sum(dy),    dx = fold(K dy)

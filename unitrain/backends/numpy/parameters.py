@@ -85,10 +85,13 @@ class FlatParameters:
     def update(self, coefficients: npt.NDArray[np.float64], threads: int) -> None:
         """Update all weights and slots by the gradients, on at most so many threads."""
         scalars = list(coefficients.astype(self._weights.dtype))
+        if self._alike and not self._compiled:
+            try:
+                self._compiled = [self._compile(group, len(scalars)) for group in self._alike]
+            except (AttributeError, TypeError):  # it does more than operators and ufuncs
+                self._alike = ()
         if not self._alike:
             self._update_together(scalars)
-        elif not self._compiled:
-            self._compiled = [self._compile(group, len(scalars)) for group in self._alike]
         for where, update in self._compiled:
             arrays = [flat[where] for flat in (self._weights, self._gradients, *self._slots.values())]
             # A thread costs about what one part does.
