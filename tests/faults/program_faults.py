@@ -63,30 +63,30 @@ def _masks_one_step_late(right: Any) -> Any:
 def _gradients_kept(right: Any) -> Any:
     """No ``zero_grad``: what was applied is added to the next gradients."""
 
-    def wrong(self: Any, gradients: Any, moved: Any, coefficients: Any, apply: bool, keep: Any) -> None:
-        known = dict(self._pending)
-        right(self, gradients, moved, coefficients, apply, keep)
-        if apply:
-            self._pending = {
-                name: known[name] + gradient if known else gradient
-                for name, gradient in zip(self._parameters, gradients, strict=True)
-            }
+    def wrong(self: Any, gradients: Any, plan: Any, step: int, keep: Any) -> None:
+        known = [tensor.clone() for tensor in self._pending or gradients]
+        again = [0.0 * tensor for tensor in gradients] if not self._pending else gradients
+        right(self, [tensor.clone() for tensor in gradients], plan, step, keep)
+        if plan.apply[step]:
+            self._pending = [a + b for a, b in zip(known, again, strict=True)]
 
     return wrong
 
 
 def _statistics_with_the_update(right: Any) -> Any:
-    return lambda self, gradients, moved, coefficients, apply, keep: right(
-        self, gradients, moved if apply else [], coefficients, apply, keep
-    )
+    def wrong(self: Any, placed: Any, rows: Any, plan: Any, step: int) -> Any:
+        total, gradients, moved, terms = right(self, placed, rows, plan, step)
+        return total, gradients, moved if plan.apply[step] else [], terms
+
+    return wrong
 
 
 def _last_batch_alone(right: Any) -> Any:
     """Of the batches that are to be accumulated the last one counts."""
 
-    def wrong(self: Any, gradients: Any, moved: Any, coefficients: Any, apply: bool, keep: Any) -> None:
-        self._pending = {}
-        right(self, gradients, moved, coefficients, apply, keep)
+    def wrong(self: Any, gradients: Any, plan: Any, step: int, keep: Any) -> None:
+        self._pending = []
+        right(self, gradients, plan, step, keep)
 
     return wrong
 
@@ -276,7 +276,7 @@ FAULTS = [
         image_net(NORM),
         "norm",
         "",
-        method(TorchProgram, "_advance", _statistics_with_the_update),
+        method(TorchProgram, "_step", _statistics_with_the_update),
         shape=IMAGE,
         accumulate=2,
     ),

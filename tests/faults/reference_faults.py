@@ -152,7 +152,7 @@ FAULTS = [
         "NumPy: bias without gradient",
         "dense / conv weight",
         {"type": "dense", "name": "square", "units": 6},
-        AGREE,
+        TWIN,
         _by_backward(
             "dense", lambda by_input, by_parameter: (by_input, {**by_parameter, "bias": 0 * by_parameter["bias"]})
         ),

@@ -11,10 +11,10 @@ from unitrain.backends.numpy import BACKEND
 from unitrain.verify.altered import AlteredBackend
 from unitrain.verify.growth import inherited_growth
 from unitrain.verify.noise import HALF_ULP, moved, noise
-from unitrain.verify.twins import TWINS
+from unitrain.verify.twins import BIASED, TWINS, twins
 from unitrain.verify.verdict import judge, sum_growth
 
-TWINNED = [case for case in CASES if type(case.layer) in TWINS]
+TWINNED = [case for case in CASES if type(case.layer) in {*TWINS, *BIASED}]
 
 
 def tensors(program: Program, case: Case, training: bool) -> dict[str, np.ndarray]:
@@ -29,14 +29,14 @@ def tensors(program: Program, case: Case, training: bool) -> dict[str, np.ndarra
 def test_a_twin_is_the_same_function_in_float64(case: Case, training: bool) -> None:
     graph, weights, settings = case_graph(case), case_weights(case), Settings(precision="float64")
     right = tensors(BACKEND.compile(graph, weights, settings), case, training)
-    found = tensors(AlteredBackend(lambda _: TWINS).compile(graph, weights, settings), case, training)
+    found = tensors(AlteredBackend(twins).compile(graph, weights, settings), case, training)
     assert found.keys() == right.keys()
     for name, array in right.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-11, err_msg=name)
 
 
 def test_every_kind_with_a_twin_has_cases() -> None:
-    assert {type(case.layer) for case in TWINNED} == set(TWINS)
+    assert {type(case.layer) for case in TWINNED} == {*TWINS, *BIASED}
 
 
 def test_a_move_is_at_most_half_an_ulp_and_leaves_zero_and_integers() -> None:

@@ -16,7 +16,7 @@ from unitrain.graph.graph import Graph
 from unitrain.verify.altered import AlteredBackend
 from unitrain.verify.noise import HALF_ULP, noise
 from unitrain.verify.rounding import rounded
-from unitrain.verify.twins import TWINS
+from unitrain.verify.twins import twins
 from unitrain.weights.random import stream
 
 Array = npt.NDArray[Any]
@@ -115,7 +115,7 @@ class Cast:
                 continue
             candidates.append(Runner(name, backend, resolve_device(backend, device), precision, seed))
         yardsticks = [Runner("numpy32", numpy, "cpu", "float32", seed)]
-        yardsticks.append(Runner("twin", AlteredBackend(lambda _: TWINS), "cpu", "float32", seed))
+        yardsticks.append(Runner("twin", AlteredBackend(twins), "cpu", "float32", seed))
         for number in range(1, moved + 1):
             backend = AlteredBackend(noise(seed, number))
             yardsticks.append(Runner(f"moved {number}", backend, "cpu", "float64", seed, number))
@@ -124,5 +124,5 @@ class Cast:
                 check_precision(name, backend.precisions, precision)
         notes = tuple(f"{name} is left out: it does not compute in {precision}" for name in left_out)
         reference = Runner("reference", numpy, "cpu", "float64", seed)
-        twin = Runner("numpy", AlteredBackend(lambda _: TWINS), "cpu", "float64", seed)
+        twin = Runner("numpy", AlteredBackend(twins), "cpu", "float64", seed)
         return cls(reference, twin, tuple(yardsticks), tuple(candidates), notes)

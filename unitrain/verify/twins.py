@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-import unitrain.backends.numpy.model  # noqa: F401  # registers all layers
 from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE, gelu
-from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Array, Context, Forward, Gradients, Parameters, Result
+from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
 from unitrain.spec.layers import (
     BatchNorm,
     Conv1d,
@@ -38,6 +37,7 @@ from unitrain.spec.layers import (
     Silu,
     Softmax,
 )
+from unitrain.verify.altered import Functions
 
 
 def _folded(
@@ -224,7 +224,7 @@ def _bias_in_order(
     return y, backward
 
 
-_BIASED = (
+BIASED: tuple[type[LayerSpec], ...] = (
     Conv1d,
     Conv2d,
     ConvTranspose1d,
@@ -246,5 +246,9 @@ TWINS: dict[type[LayerSpec], Forward] = {
     Selu: _elu,
     Sigmoid: _sigmoid,
     Silu: _silu,
-    **{layer: partial(_bias_in_order, IMPLEMENTATIONS[layer]) for layer in _BIASED},
 }
+
+
+def twins(functions: Functions) -> Functions:
+    """Return the other ways to compute, given NumPy's own: the `Change` of an `AlteredBackend`."""
+    return {**TWINS, **{layer: partial(_bias_in_order, functions[layer]) for layer in BIASED}}

@@ -44,7 +44,9 @@ def convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters
     kernel = parameters["kernel"].reshape(*windows.kernel, -1, layer.filters)
     image = _inward(x)
     rows = _rows(windows, _strip(windows, image, context, "strip"))
-    y = _product(kernel.reshape(-1, layer.filters).T, rows, context, "y", parameters.get("bias"))
+    y = _product(
+        kernel.reshape(-1, layer.filters).T, rows, context, "y", parameters["bias"] if layer.use_bias else None
+    )
 
     def backward(dy: Array) -> Gradients:
         d_image = _inward(dy)
