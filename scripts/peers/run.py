@@ -14,6 +14,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unitrain.backends.contract import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
@@ -166,8 +170,8 @@ def onnx_rows(rounds: int) -> Iterator[Row]:
             with torch.inference_mode():
                 return model(x).numpy()
 
-        def ours(program: object = program, given: str = given, images: object = images) -> object:
-            return program.predict({given: images})  # type: ignore[attr-defined]  # a `Program`
+        def ours(program: Program = program, given: str = given, images: Any = images) -> object:
+            return program.predict({given: images})
 
         yield from compare(f"ONNX {name}, batch 1", ours, {"torch eager": (theirs, 0.4)}, 1, rounds)
 

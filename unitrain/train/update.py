@@ -55,7 +55,7 @@ class Update:
     def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Group parameters by whether they decay, if any do; a limit of the norm joins all, and there is no group."""
         # Who writes another update in a subclass may join numbers.
-        if self.spec.clip_norm is not None or type(self) is not Update:
+        if self.spec.clip_norm is not None or not self.fusible:
             return ()
         any_decay = bool(self.spec.weight_decay or self.spec.l2)
         decaying = [any_decay and self.decays[name] for name in names]

@@ -91,8 +91,8 @@ def reference_given(
     """Run the reference in float64, and keep what each layer is given: its inputs and its upstream gradient.
 
     Among the inputs of layers with kinks some are put on the kinks, see `kinks.with_kinks`, and in training some of
-    layers that saturate far out. A layer on which no
-    output depends, or whose gradient is zero throughout, is given a drawn gradient instead.
+    layers that saturate far out. A layer on which no output depends, or whose gradient is zero throughout, is given a
+    drawn gradient instead.
 
     Parameters
     ----------

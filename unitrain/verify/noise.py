@@ -15,6 +15,7 @@ from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients,
 from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm
 from unitrain.spec.layers.base import LayerSpec
 from unitrain.verify.altered import Change, Functions
+from unitrain.verify.twins import normalised
 from unitrain.weights.random import stream
 
 # Half a unit in the last place of float32, relative to the number.
@@ -38,7 +39,7 @@ EXACT = frozenset(
 )
 
 # Layers that subtract a mean. Who folds it in multiplies the numbers first, and loses an ulp of what is large.
-CANCELLING = frozenset({"batch_norm", "group_norm", "layer_norm"})
+CANCELLING = (BatchNorm, GroupNorm, LayerNorm)
 
 
 def moved(array: Array, generator: np.random.Generator) -> Array:
@@ -61,7 +62,7 @@ def _noisy(
     parameters: Parameters,
     *inputs: Array,
 ) -> Result:
-    if layer.type in CANCELLING:
+    if isinstance(layer, CANCELLING):
         inputs = tuple(moved(x, generator) for x in inputs)
     y, back = forward(layer, context, parameters, *inputs)
     if layer.type in EXACT or getattr(layer, "interpolation", "") == "nearest":
@@ -69,7 +70,7 @@ def _noisy(
 
     def backward(dy: Array) -> Gradients:
         by_input, by_parameter = back(moved(dy, generator))
-        if isinstance(layer, BatchNorm | GroupNorm | LayerNorm) and (context.training or layer.type != "batch_norm"):
+        if isinstance(layer, CANCELLING) and (context.training or not isinstance(layer, BatchNorm)):
             by_input = (_cancelled(layer, parameters, inputs[0], dy, by_input[0], generator),)
         return (
             tuple(None if dx is None else moved(np.asarray(dx), generator) for dx in by_input),
@@ -96,13 +97,7 @@ def _cancelled(
     if dx is None:
         return None
     g = dy * parameters["scale"] if "scale" in parameters else dy
-    view: tuple[int, ...]
-    axes: tuple[int, ...]
-    if isinstance(layer, GroupNorm):
-        view, axes = (len(x), -1, layer.groups, x.shape[-1] // layer.groups), (1, 3)
-    else:
-        first = x.ndim - layer.axes if isinstance(layer, LayerNorm) else 0
-        view, axes = x.shape, tuple(range(first, x.ndim if isinstance(layer, LayerNorm) else x.ndim - 1))
+    view, axes = normalised(layer, x.shape)
     rows, g = x.reshape(view), g.reshape(view)
     mean = rows.mean(axis=axes, keepdims=True)
     spread = np.sqrt(rows.var(axis=axes, keepdims=True) + layer.epsilon)

@@ -9,6 +9,7 @@ whose spread is 0, that loses digits which NumPy keeps. A float32 run of these f
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ from unitrain.spec.layers import (
     Softmax,
 )
 from unitrain.verify.altered import Functions
+
+Axes = tuple[int, ...]
 
 
 def _folded(
@@ -122,7 +125,7 @@ def _fused(x: Array, y: Array, z: Array) -> Array:
 
 
 def _batch_norm(layer: BatchNorm, context: Context, parameters: Parameters, x: Array) -> Result:
-    axes = tuple(range(x.ndim - 1))
+    _, axes = normalised(layer, x.shape)
     if not context.training:
         mean, variance = parameters["running_mean"], parameters["running_variance"]
         return _result(layer, parameters, x, x.shape, axes, mean, variance, constant=True)
@@ -132,14 +135,21 @@ def _batch_norm(layer: BatchNorm, context: Context, parameters: Parameters, x: A
     return result
 
 
-def _layer_norm(layer: LayerNorm, context: Context, parameters: Parameters, x: Array) -> Result:
-    return _folded(layer, parameters, x, tuple(range(x.ndim - layer.axes, x.ndim)), x.shape)[0]
+def _one_by_one(layer: LayerNorm | GroupNorm, context: Context, parameters: Parameters, x: Array) -> Result:
+    view, axes = normalised(layer, x.shape)
+    return _folded(layer, parameters, x, axes, view)[0]
 
 
-def _group_norm(layer: GroupNorm, context: Context, parameters: Parameters, x: Array) -> Result:
-    positions = x[0].size // x.shape[-1]
-    view = (len(x), positions, layer.groups, x.shape[-1] // layer.groups)
-    return _folded(layer, parameters, x, (1, 3), view)[0]
+def normalised(layer: BatchNorm | GroupNorm | LayerNorm, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Axes]:
+    """Return how an input of ``shape`` is to be seen, and over which axes of that view it is normalised."""
+    match layer:
+        case BatchNorm():
+            return shape, tuple(range(len(shape) - 1))
+        case LayerNorm():
+            return shape, tuple(range(len(shape) - layer.axes, len(shape)))
+        case GroupNorm():
+            positions = prod(shape[1:-1])
+            return (shape[0], positions, layer.groups, shape[-1] // layer.groups), (1, 3)
 
 
 def _rms_norm(layer: RmsNorm, context: Context, parameters: Parameters, x: Array) -> Result:
@@ -237,8 +247,8 @@ BIASED: tuple[type[LayerSpec], ...] = (
 )
 TWINS: dict[type[LayerSpec], Forward] = {
     BatchNorm: _batch_norm,
-    LayerNorm: _layer_norm,
-    GroupNorm: _group_norm,
+    LayerNorm: _one_by_one,
+    GroupNorm: _one_by_one,
     RmsNorm: _rms_norm,
     Softmax: _softmax,
     Elu: _elu,

@@ -346,3 +346,38 @@ def test_without_a_rule_there_is_no_training(graph: Graph) -> None:
     program: Any = BACKEND.compile(graph, initialize(graph, 0), Settings())
     with pytest.raises(ValueError, match="rule"):
         program.run_steps(program.place(data()), setup.plan(1))
+
+
+def test_pooling_before_relu_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rewritten order of layers trains and predicts as the written one, dropout and norms between them too."""
+    layers = [
+        {"type": "conv2d", "filters": 3, "kernel_size": 3, "padding": "same"},
+        {"type": "relu", "name": "first"},
+        {"type": "max_pool2d", "kernel_size": 2},
+        {"type": "batch_norm"},
+        {"type": "dropout", "rate": 0.3},
+        {"type": "conv2d", "filters": 4, "kernel_size": 2, "activation": "relu"},
+        {"type": "max_pool2d", "kernel_size": 2, "strides": 1},
+        {"type": "flatten"},
+        {"type": "dense", "name": "y", "units": 2},
+    ]
+    net = resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": [8, 8, 2]}}, "layers": layers}))
+    # Whole numbers: many windows hold their maximum several times, and many hold nothing above zero.
+    images = np.random.default_rng(2).integers(-2, 3, (SAMPLES, 8, 8, 2)).astype(np.float32)
+    samples = Batchable({"x": images}, {"y": np.random.default_rng(3).normal(size=(SAMPLES, 2)).astype(np.float32)})
+    update = Update(Adam(), {name: parameter.decay for name, parameter in net.parameters.items()})
+    rule = TrainingRule({"y": (1.0, make_loss(MeanSquaredError()))}, [], update)
+    rows = np.random.default_rng(5).integers(0, SAMPLES, (6, BATCH)).astype(np.int32)
+    plan = Plan(rows, update.coefficients(np.full(6, RATE), 0), np.ones(6), np.ones(6, bool), 0)
+
+    def trained() -> tuple[list[str], list[Array]]:
+        program: Any = BACKEND.compile(net, initialize(net, 1), Settings(seed=4), rule)
+        program.run_steps(program.place(samples), plan)
+        return list(program._paths.values()), [program.predict(samples.inputs)["y"], *program.weights().values()]
+
+    paths, fast = trained()
+    monkeypatch.setattr("unitrain.backends.torch.program.pool_first", lambda graph: graph)
+    written, plain = trained()
+    assert paths != written
+    for a, b in zip(fast, plain, strict=True):
+        np.testing.assert_array_equal(a, b)

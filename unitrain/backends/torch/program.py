@@ -108,8 +108,9 @@ class TorchProgram:
         the device keeps weights, slots and statistics as they were from the first bad loss on, and the steps after
         it are computed in vain.
         """
-        if self.rule is None:
+        if self.rule is None or self._updates is None:
             raise ValueError("the program was compiled without a training rule")
+        self._updates.begin(plan.coefficients)
         rows = self._transfer.moved(plan.indices, torch.int64).unbind()
         sound = torch.ones((), dtype=torch.bool, device=self._device)
         losses: list[torch.Tensor] = []
@@ -160,7 +161,8 @@ class TorchProgram:
         """Return what a step adds to a metric's sum: nothing where ``keep`` is down."""
         if keep is None:
             return term
-        return torch.where(keep, torch.as_tensor(term, dtype=self._wide, device=self._device), 0.0)
+        # A number is not brought to the device as a tensor: that would wait for it.
+        return torch.where(keep, term, 0.0) if isinstance(term, torch.Tensor) else keep.to(self._wide) * term
 
     @torch.no_grad()
     def _advance(self, gradients: list[torch.Tensor], plan: Plan, step: int, keep: torch.Tensor | None) -> None:
@@ -171,7 +173,7 @@ class TorchProgram:
                 _chosen(keep, known + gradient, known) for known, gradient in zip(self._pending, gradients, strict=True)
             ]
         if plan.apply[step]:
-            self._updates.apply(gradients, plan.coefficients[step], keep)
+            self._updates.apply(gradients, step, keep)
             self._pending = []
         else:
             fresh = keep is not None and not self._pending

@@ -39,7 +39,7 @@ class Updates:
     def __init__(self, updater: Updater, parameters: Tensors, slots: Mapping[str, Tensors]) -> None:
         self.updater, self.parameters, self.slots = updater, parameters, slots
         self.names = list(parameters)
-        self.decayed = [name for name in self.names if updater.decays.get(name)] if updater.fusible else []
+        self.decayed = [updater.fusible and bool(updater.decays.get(name)) for name in self.names]
         first = next(iter(parameters.values()), None)
         self.fused = (
             updater.fusible
@@ -50,66 +50,72 @@ class Updates:
         )
         self._one = torch.ones_like(first.detach().reshape(-1)[0]) if first is not None else torch.ones(())
         self._steps = [torch.tensor(UNCORRECTED, device=self._one.device)] * len(parameters)
+        self._scalars: npt.NDArray[np.float64] | torch.Tensor = np.empty((0, 0))
+
+    def begin(self, coefficients: npt.NDArray[np.float64]) -> None:
+        """Take the scalars of a block's steps, `contract.Plan.coefficients`.
+
+        torch's kernel has numbers of the host; for the updater's own rule they go to the device once a block.
+        """
+        self._scalars = coefficients
+        if not self.fused:
+            self._scalars = torch.tensor(coefficients, dtype=self._one.dtype, device=self._one.device)
 
     @torch.no_grad()
-    def apply(
-        self, gradients: Sequence[torch.Tensor], coefficients: npt.NDArray[np.float64], keep: torch.Tensor | None
-    ) -> None:
+    def apply(self, gradients: Sequence[torch.Tensor], step: int, keep: torch.Tensor | None) -> None:
         """Take one update.
 
         Parameters
         ----------
         gradients
-            In the order of the parameters; they are overwritten.
-        coefficients
-            One row of `contract.Plan.coefficients`.
+            In the order of the parameters; they stay as they are.
+        step
+            Number of the step in its block.
         keep
             A flag on the device: where it is down nothing changes. None for yes.
         """
-        if self.fused:
-            self._adam(list(gradients), [float(number) for number in coefficients], keep)
+        scalars = self._scalars[step]
+        if isinstance(scalars, torch.Tensor):
+            self._rule(gradients, scalars.unbind(), keep)
         else:
-            self._rule(gradients, coefficients, keep)
+            self._adam(gradients, [float(number) for number in scalars], keep)
 
     def _rule(
-        self, gradients: Sequence[torch.Tensor], coefficients: npt.NDArray[np.float64], keep: torch.Tensor | None
+        self, gradients: Sequence[torch.Tensor], scalars: Sequence[torch.Tensor], keep: torch.Tensor | None
     ) -> None:
-        scalars = torch.tensor(coefficients, dtype=self._one.dtype, device=self._one.device).unbind()
         named = dict(zip(self.names, gradients, strict=True))
         parameters, slots = self.updater.update(NAMESPACE, self.parameters, named, self.slots, scalars)
         for old, new in ((self.parameters, parameters), *((self.slots[slot], slots[slot]) for slot in self.slots)):
             for name, value in new.items():
                 old[name].copy_(value if keep is None else torch.where(keep, value, old[name]))
 
-    def _adam(self, gradients: list[torch.Tensor], coefficients: list[float], keep: torch.Tensor | None) -> None:
+    def _adam(self, gradients: Sequence[torch.Tensor], scalars: list[float], keep: torch.Tensor | None) -> None:
         spec = self.updater.spec
         assert isinstance(spec, Adam)
-        decay, rate, root = coefficients
+        decay, rate, root = scalars
         parameters = [self.parameters[name] for name in self.names]
-        # The kernel reads memory as it lies, and convolutions give gradients in other orders.
-        gradients = [
-            gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-            for gradient, parameter in zip(gradients, parameters, strict=True)
-        ]
-        if spec.l2 and self.decayed:
-            of_decayed = [
-                gradient for name, gradient in zip(self.names, gradients, strict=True) if name in self.decayed
-            ]
-            torch._foreach_add_(of_decayed, [self.parameters[name] for name in self.decayed], alpha=2.0 * spec.l2)
+        # Nothing is done to the gradients in place: autograd may give one tensor for two parameters.
+        found: tuple[torch.Tensor, ...] = tuple(gradients)
+        if spec.l2:
+            penalties = torch._foreach_mul(parameters, [2.0 * spec.l2 * decayed for decayed in self.decayed])
+            found = torch._foreach_add(found, penalties)
         if spec.clip_value is not None:
-            torch._foreach_clamp_min_(gradients, -spec.clip_value)
-            torch._foreach_clamp_max_(gradients, spec.clip_value)
+            found = torch._foreach_clamp_max(torch._foreach_clamp_min(found, -spec.clip_value), spec.clip_value)
         if spec.clip_norm is not None:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            torch._foreach_mul_(gradients, torch.clamp_max(spec.clip_norm / (norm + 1e-6), 1.0))
-        if spec.weight_decay and self.decayed:
-            left = (
-                (1.0 - decay) * self._one if keep is None else torch.where(keep, (1.0 - decay) * self._one, self._one)
-            )
-            torch._foreach_mul_([self.parameters[name] for name in self.decayed], left)
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found)))
+            found = torch._foreach_mul(found, torch.clamp_max(spec.clip_norm / (norm + 1e-6), 1.0))
+        if spec.weight_decay and any(self.decayed):
+            left = (1.0 - decay) * self._one
+            left = left if keep is None else torch.where(keep, left, self._one)
+            torch._foreach_mul_([p for p, decayed in zip(parameters, self.decayed, strict=True) if decayed], left)
+        # The kernel reads memory as it lies, and convolutions give gradients in other orders.
+        aligned = [
+            gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+            for gradient, parameter in zip(found, parameters, strict=True)
+        ]
         torch._fused_adam_(
             parameters,
-            gradients,
+            aligned,
             [self.slots["mean"][name] for name in self.names],
             [self.slots["variance"][name] for name in self.names],
             [],
