@@ -22,9 +22,11 @@ def watch(program: NumpyProgram, recorder: Recorder) -> Iterator[None]:
     asked of them at other times.
     """
     with ExitStack() as stack:
-        timed = {layer: _timed_layer(forward, recorder) for layer, forward in IMPLEMENTATIONS.items()}
+        # Where two layers have changed places, as pooling and ReLU have, each is called by its own name.
+        names = {id(node.layer): node.name for node in program.graph.nodes}
+        timed = {layer: _timed_layer(forward, recorder, names) for layer, forward in IMPLEMENTATIONS.items()}
         stack.enter_context(patch.dict(IMPLEMENTATIONS, timed))
-        parts = [
+        parts: list[tuple[Any, str, str]] = [
             (steps, "_gather", "gather batch"),
             (program, "_loss", "loss"),
             (program, "_accumulate", "sum gradients"),
