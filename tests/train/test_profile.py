@@ -291,10 +291,41 @@ def test_planted_phases_are_named():
     recorder.spans = [Span("import framework", 0.0, 6.0, 1), Span(FIRST_BLOCK, 6.0, 2.0, 1)]
     recorder.steps = {FIRST_BLOCK: 4}
     profile = summarize(recorder)
-    assert profile.lever == "60% of the run was importing tensorflow"
+    assert profile.lever == "60 % of the run was importing tensorflow"
     assert profile.step_seconds is None
     assert profile.phases[-1].name == "elsewhere"
     assert profile.phases[-1].seconds == pytest.approx(2.0)
+
+
+def test_one_block_of_steps_is_not_said_to_be_tracing():
+    recorder = Recorder(started=0.0, ended=10.0, main=1, backend="numpy")
+    recorder.spans = [Span(FIRST_BLOCK, 1.0, 9.0, 1)]
+    recorder.steps = {FIRST_BLOCK: 4}
+    assert summarize(recorder).lever == "90 % of the run was its only block of steps"
+    # With a second one it is known what its steps take: 4 of a second each.
+    recorder.spans += [Span("training steps", 6.0, 1.0, 1)]
+    recorder.spans[0] = Span(FIRST_BLOCK, 0.0, 6.0, 1)
+    recorder.steps["training steps"] = 1
+    profile = summarize(recorder)
+    assert profile.step_seconds == pytest.approx(1.0)
+    assert profile.lever == "30 % of the run was between the parts that are known"
+
+
+def test_time_side_by_side_is_counted_once():
+    recorder = Recorder(started=0.0, ended=10.0, main=1, backend="numpy")
+    recorder.spans = [
+        Span(FIRST_BLOCK, 0.0, 1.0, 1),
+        Span(WATCHED, 1.0, 8.0, 1),
+        # Two threads, 8 s busy in 6 s of the clock: each operator counts for 3 / 4 of its seconds.
+        Span("a", 1.0, 4.0, 1, "operator", "one"),
+        Span("b", 3.0, 4.0, 2, "operator", "two"),
+    ]
+    recorder.steps = {FIRST_BLOCK: 1, WATCHED: 8}
+    profile = summarize(recorder)
+    assert {operator.layer: operator.share for operator in profile.operators} == pytest.approx(
+        {"one": 3 / 8, "two": 3 / 8}
+    )
+    assert sum(operator.seconds for operator in profile.operators) == pytest.approx(6 / 8)
 
 
 def test_the_command_prints_and_writes(recipe, tmp_path):

@@ -24,7 +24,7 @@ def show_profile(profile: Profile, as_json: bool) -> None:
     print_table(
         ["phase", "seconds", "share", "times"],
         [
-            [phase.name, f"{phase.seconds:.3f}", f"{phase.share:.1%}", f"{phase.count:,}"]
+            [phase.name, f"{phase.seconds:.3f}", f"{100 * phase.share:.1f} %", f"{phase.count:,}"]
             for phase in profile.phases
             if phase.share >= _LEAST_SHARE
         ],
@@ -40,9 +40,9 @@ def show_profile(profile: Profile, as_json: bool) -> None:
         others = sum(operator.share for operator in profile.operators[_SHOWN:])
         print_table(
             ["in a step", "layer", "ms a step", "share"],
-            [[one.name, one.layer or "", f"{1e3 * one.seconds:,.4f}", f"{one.share:.1%}"] for one in shown]
+            [[one.name, one.layer or "", f"{1e3 * one.seconds:,.4f}", f"{100 * one.share:.1f} %"] for one in shown]
             + [
-                [name, "", f"{1e3 * share * profile.step_seconds:,.4f}", f"{share:.1%}"]
+                [name, "", f"{1e3 * share * profile.step_seconds:,.4f}", f"{100 * share:.1f} %"]
                 for name, share in (("all others", others), ("between them", rest))
             ],
             right=["ms a step", "share"],

@@ -195,22 +195,30 @@ def _lever(
         if phase.name == FIRST_BLOCK:
             # What it takes beyond its steps: tracing, compiling, memory got for the first time.
             share -= step_seconds * recorder.steps[FIRST_BLOCK] / wall
-            said = f"{share:.0%} of the run was tracing or compiling in the first block of steps"
+            said = f"{_percent(share)} of the run was tracing or compiling in the first block of steps"
+            if not step_seconds:
+                said = f"{_percent(share)} of the run was its only block of steps"
         elif phase.name == IMPORTING:
-            said = f"{share:.0%} of the run was importing {_FRAMEWORKS.get(recorder.backend, recorder.backend)}"
+            said = f"{_percent(share)} of the run was importing {_FRAMEWORKS.get(recorder.backend, recorder.backend)}"
         elif phase.name == STARTING:
-            said = f"{share:.0%} of the run was starting Python and the command"
+            said = f"{_percent(share)} of the run was starting Python and the command"
         elif phase.name == "elsewhere":
-            said = f"{share:.0%} of the run was between the parts that are known"
+            said = f"{_percent(share)} of the run was between the parts that are known"
         else:
-            said = f"{share:.0%} of the run was: {phase.name}"
+            said = f"{_percent(share)} of the run was: {phase.name}"
         candidates.append((share, said))
     by_layer: dict[str, float] = {}
     for operator in operators:
         name = operator.layer or operator.name
         by_layer[name] = by_layer.get(name, 0.0) + operator.share
     for name, share in by_layer.items():
-        candidates.append((share * training, f"{share:.0%} of a step is {name}; steps are {training:.0%} of the run"))
+        candidates.append(
+            (share * training, f"{_percent(share)} of a step is {name}; steps are {_percent(training)} of the run")
+        )
     share, seconds = waited
-    candidates.append((seconds / wall, f"the device waited {share:.0%} of the training time for data"))
+    candidates.append((seconds / wall, f"the device waited {_percent(share)} of the training time for data"))
     return max(candidates)[1]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
