@@ -47,7 +47,7 @@ def verify(options: Options) -> Found:
     keras = os.environ.get("UNITRAIN_GPU_KERAS_PYTHON")
     tried = [
         ("torch, float32", sys.executable, ["--backends", "numpy,torch"]),
-        ("torch, bfloat16", sys.executable, ["--backends", "numpy,torch", "--dtype", "bfloat16", "--level", "forward"]),
+        ("torch, bfloat16", sys.executable, ["--backends", "torch", "--dtype", "bfloat16", "--level", "forward"]),
         *([("keras, float32", keras, ["--backends", "numpy,keras"])] if keras else []),
     ]
     lines = ["| `unitrain verify` on the GPU | models | | seconds |", "|---|---|---|---|"]
