@@ -20,6 +20,9 @@ from unitrain.spec.errors import InputError
 
 FAILED, WRONG_INPUT, OUR_BUG, INTERRUPTED = 1, 2, 70, 130
 
+# pydantic looks through all installed packages for plugins of its own, which takes longer than reading a recipe.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+
 # What typer raises when the command line is wrong: a class of click, or of the click inside newer typer.
 _UsageError: Any = typer.BadParameter.__base__
 
