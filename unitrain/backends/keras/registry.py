@@ -111,7 +111,8 @@ class Context:
         swapped
             Local name of the parameter whose last two axes Keras has the other way round.
         wide
-            In 16 bits take the kind's sibling in `WIDE`, where TensorFlow would add up many numbers in 16 bits.
+            In 16 bits take the kind's sibling in `WIDE`, where TensorFlow would add up many numbers in 16 bits, or where
+            mixed precision computes in float32.
         options
             The layer's arguments.
         """
