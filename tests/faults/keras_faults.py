@@ -247,8 +247,8 @@ def _begun_at(value: float) -> Plant:
     def plant() -> Any:
         right = Training.__init__
 
-        def wrong(self: Any, *arguments: Any) -> None:
-            right(self, *arguments)
+        def wrong(self: Any, *arguments: Any, **options: Any) -> None:
+            right(self, *arguments, **options)
             for variable in self.slots.get("sum_of_squares", {}).values():
                 variable.assign(tf.fill(variable.shape, tf.cast(value, variable.dtype)))
 

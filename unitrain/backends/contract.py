@@ -143,6 +143,12 @@ class Updater(Protocol):
         """
         ...
 
+    def limited(
+        self, xp: ArrayNamespace, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Return the gradients that the optimizer's rule sees: with the penalty, and clipped."""
+        ...
+
     def update(
         self,
         xp: ArrayNamespace,

@@ -72,7 +72,7 @@ class Update:
     ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
         """Return new parameters and slots; nothing is changed in place."""
         decay, *scalars = coefficients
-        gradients = self._clipped(xp, self._penalised(parameters, gradients))
+        gradients = self.limited(xp, parameters, gradients)
         new_parameters: dict[str, Tensor] = {}
         new_slots: dict[str, dict[str, Tensor]] = {slot: {} for slot in self.slots}
         for name, parameter in parameters.items():
@@ -87,6 +87,12 @@ class Update:
                 average = slots[AVERAGE][name]
                 new_slots[AVERAGE][name] = self.spec.ema * average + (1.0 - self.spec.ema) * new_parameters[name]
         return new_parameters, new_slots
+
+    def limited(
+        self, xp: ArrayNamespace, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Return the gradients that the optimizer's rule sees: with the penalty, and clipped."""
+        return self._clipped(xp, self._penalised(parameters, gradients))
 
     def _penalised(self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Add the gradient 2 * l2 * w of the penalty l2 * sum(w^2)."""

@@ -61,6 +61,7 @@ class Momentum:
     """b = mu b + g, w -= lr b, and a moving average of the weights; counts how often it is traced."""
 
     slots = ("velocity", "ema")
+    fusible = False
 
     def __init__(self) -> None:
         self.calls = 0

@@ -40,7 +40,7 @@ class KerasProgram:
         self._tapped: Any = None
         self._inference: Callable[..., Any] | None = None
         with tf.device(self._device):
-            self._training = None if rule is None else Training(self._call, rule)
+            self._training = None if rule is None else Training(self._call, rule, on_cpu=settings.device == "cpu")
 
     def weights(self) -> dict[str, Array]:
         """Copy out all parameters, running statistics included, canonical names and layouts."""

@@ -1,7 +1,7 @@
 """The compiled block of training steps: one ``tf.function`` whose loop gathers, differentiates and updates.
 
-The loop carries the whole state of training as tensors and calls the model without side effects. So a step
-whose loss is not finite is thrown away whole: neither weights nor running statistics have moved.
+The loop works on the model's variables in place. A step whose loss is not finite moves none of them: the model is
+called without side effects, and what it moves is taken over together with the update.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import tensorflow as tf
 
 from unitrain.backends.contract import Plan, Statistics, Tensor, TrainingRule
 from unitrain.backends.keras.call import Call, Tensors, compiled
+from unitrain.backends.keras.conv_rows import by_rows, eligible
 from unitrain.backends.keras.namespace import NAMESPACE
-from unitrain.backends.keras.registry import Variable
-
-# What the loop carries: parameters, optimizer slots, moving variables, gradients not applied, metric sums.
-State = tuple[Tensors, dict[str, Tensors], list[Tensor], Tensors, list[Tensor]]
-Variables = dict[str, Variable]
+from unitrain.backends.keras.update import Resources, Updates
 
 
 @dataclass(frozen=True)
@@ -49,21 +46,27 @@ class Training:
         The model.
     rule
         What a step computes.
+    on_cpu
+        Whether it runs on the CPU, where convolutions of few channels go by rows.
     """
 
-    def __init__(self, call: Call, rule: TrainingRule) -> None:
+    def __init__(self, call: Call, rule: TrainingRule, *, on_cpu: bool = False) -> None:
         self.call = call
+        self._by_rows = [layer for layer in call.built.model.layers if on_cpu and eligible(layer)]
         self.rule = rule
-        self.slots: dict[str, Variables] = {
-            slot: {
-                name: tf.Variable(value if slot == "ema" else tf.zeros_like(value), trainable=False)
-                for name, value in call.state()[0].items()
-            }
-            for slot in rule.updater.slots
-        }
-        self._pending: Variables = {}
+        self.parameters: Resources = {name: variable.value for name, variable in call.parameters.items()}
+        self.slots = {slot: self._beside(copied=slot == "ema") for slot in rule.updater.slots}
+        self._updates = Updates(rule.updater, self.parameters, self.slots)
+        self._pending: Resources = {}
         self._unapplied = False
         self._blocks: dict[Any, Callable[..., Any]] = {}
+
+    def _beside(self, *, copied: bool = False) -> Resources:
+        """Make a variable beside each parameter: zeros, or a copy."""
+        return {
+            name: tf.Variable(variable if copied else tf.zeros_like(variable), trainable=False)
+            for name, variable in self.parameters.items()
+        }
 
     def forget_gradients(self) -> None:
         """Drop what is accumulated and not applied."""
@@ -76,9 +79,7 @@ class Training:
         # Only plans that accumulate pay for it.
         accumulate = self._unapplied or not plan.apply.all()
         if accumulate and not self._pending:
-            self._pending = {
-                name: tf.Variable(tf.zeros_like(value), trainable=False) for name, value in self.call.state()[0].items()
-            }
+            self._pending = self._beside()
         dtype = self.call.dtype.as_numpy_dtype
         planned = (plan.indices, plan.coefficients.astype(dtype), plan.scale.astype(dtype), plan.apply)
         block = self._block(placed.kinds(), plan.coefficients.shape[1], accumulate)
@@ -120,64 +121,48 @@ class Training:
         indices, coefficients, scale, apply = plan
         steps = tf.shape(indices)[0]
 
-        def step(index: Tensor, _: Tensor, losses: Any, state: State) -> tuple[Tensor, Tensor, Any, State]:
+        pending = self._pending if accumulate else {}
+
+        def step(index: Tensor, _: Tensor, losses: Any, sums: list[Tensor]) -> tuple[Tensor, Tensor, Any, list[Tensor]]:
             inputs, targets, weights = tf.nest.map_structure(lambda x: tf.gather(x, indices[index]), data)
             weight = weights[0] if weights else None
             number = first_step + tf.cast(index, tf.int64)
-            loss, gradients, moved, terms = self._differentiate(inputs, targets, weight, state, number, scale[index])
-            finite = tf.math.is_finite(loss)
-            state = tf.cond(
-                finite,
-                lambda: self._advance(state, gradients, moved, terms, coefficients[index], apply[index]),
-                lambda: state,
-            )
-            return index + 1, finite, losses.write(index, loss), state
+            loss, gradients, moved, terms = self._differentiate(inputs, targets, weight, number, scale[index])
 
-        done, _, losses, state = tf.while_loop(
+            def advance() -> list[Tensor]:
+                for variable, value in zip(self.call.moving, moved, strict=True):
+                    variable.assign(value)
+                self._advance(gradients, pending, coefficients[index], apply[index])
+                return [a + b for a, b in zip(sums, terms, strict=True)]
+
+            finite = tf.math.is_finite(loss)
+            return index + 1, finite, losses.write(index, loss), tf.cond(finite, advance, lambda: sums)
+
+        done, _, losses, sums = tf.while_loop(
             lambda index, finite, *_: tf.logical_and(finite, index < steps),
             step,
             (
                 tf.constant(0),
                 tf.constant(True),
                 tf.TensorArray(self.call.dtype, steps, element_shape=()),
-                self._read(accumulate),
+                [tf.zeros([], self.call.dtype) for _ in range(2 * len(self.rule.metrics))],
             ),
         )
-        self._write(state)
-        return losses.stack(), state[-1], done
-
-    def _read(self, accumulate: bool) -> State:
-        parameters, moving = self.call.state()
-        slots = {slot: _values(variables) for slot, variables in self.slots.items()}
-        sums = [tf.zeros([], self.call.dtype) for _ in range(2 * len(self.rule.metrics))]
-        return parameters, slots, moving, _values(self._pending) if accumulate else {}, sums
-
-    def _write(self, state: State) -> None:
-        parameters, slots, moving, pending, _ = state
-        for name, value in parameters.items():
-            self.call.parameters[name].assign(value)
-        for slot, values in slots.items():
-            for name, value in values.items():
-                self.slots[slot][name].assign(value)
-        for variable, value in zip(self.call.moving, moving, strict=True):
-            variable.assign(value)
-        for name, value in pending.items():
-            self._pending[name].assign(value)
+        return losses.stack(), sums, done
 
     def _differentiate(
         self,
         inputs: Tensors,
         targets: Tensors,
         weight: Tensor | None,
-        state: State,
         step: Tensor,
         scale: Tensor,
     ) -> tuple[Tensor, Tensors, list[Tensor], list[Tensor]]:
         """Return a batch's total loss, the gradients of ``scale`` times it, moved variables, metric terms."""
-        parameters, _, moving, _, _ = state
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(parameters)
-            outputs, moved = self.call(self.call.prepare(inputs), parameters, moving, training=True, step=step)
+        moving = [tf.convert_to_tensor(variable) for variable in self.call.moving]
+        with tf.GradientTape(watch_accessed_variables=False) as tape, by_rows(self._by_rows):
+            tape.watch(self.parameters)
+            outputs, moved = self.call(self.call.prepare(inputs), {}, moving, training=True, step=step)
             predictions = self.call.named(outputs)
         total = tf.zeros([], self.call.dtype)
         seeds = []
@@ -188,7 +173,7 @@ class Training:
             seeds.append(loss.gradient(*arguments) * tf.math.divide_no_nan(factor * scale, denominator))
         gradients = tape.gradient(
             [predictions[output] for output in self.rule.losses],
-            parameters,
+            self.parameters,
             output_gradients=seeds,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
@@ -199,36 +184,22 @@ class Training:
         ]
         # Embeddings have sparse gradients; the optimizers take dense ones.
         dense = {
-            name: tf.ensure_shape(tf.convert_to_tensor(gradient), parameters[name].shape)
+            name: tf.ensure_shape(tf.convert_to_tensor(gradient), self.parameters[name].shape)
             for name, gradient in gradients.items()
         }
         return total, dense, moved, terms
 
-    def _advance(
-        self,
-        state: State,
-        gradients: Tensors,
-        moved: list[Tensor],
-        terms: list[Tensor],
-        coefficients: Tensor,
-        apply: Tensor,
-    ) -> State:
+    def _advance(self, gradients: Tensors, pending: Resources, coefficients: Tensor, apply: Tensor) -> None:
         """Take a step over: add its gradients to the pending ones, and apply them if it is time."""
-        parameters, slots, _, pending, sums = state
-        total = {name: pending[name] + gradients[name] for name in pending} or gradients
+        if not pending:
+            self._updates.apply(gradients, coefficients)
+            return
+        total = {name: variable.assign_add(gradients[name]).read_value() for name, variable in pending.items()}
 
-        def update() -> tuple[Tensors, dict[str, Tensors], Tensors]:
-            new_parameters, new_slots = self.rule.updater.update(
-                NAMESPACE, parameters, total, slots, tf.unstack(coefficients)
-            )
-            return new_parameters, new_slots, {name: tf.zeros_like(value) for name, value in pending.items()}
+        def update() -> Tensor:
+            self._updates.apply(total, coefficients)
+            for variable in pending.values():
+                variable.assign(tf.zeros_like(variable))
+            return apply
 
-        if pending:
-            new_parameters, new_slots, left = tf.cond(apply, update, lambda: (parameters, slots, total))
-        else:
-            new_parameters, new_slots, left = update()
-        return new_parameters, new_slots, moved, left, [a + b for a, b in zip(sums, terms, strict=True)]
-
-
-def _values(variables: Variables) -> Tensors:
-    return {name: tf.convert_to_tensor(variable) for name, variable in variables.items()}
+        tf.cond(apply, update, lambda: apply)
