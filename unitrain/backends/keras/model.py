@@ -32,6 +32,7 @@ from unitrain.backends.keras.registry import (
     Parts,
     Variable,
 )
+from unitrain.backends.precision import MIXED, stored_in
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers import LAYER_TYPES
 
@@ -73,8 +74,9 @@ def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel
     """Build a graph's functional model, on its device, with these weights (canonical)."""
     with tf.device(device_name(settings.device)):
         parts = Parts()
+        stored = stored_in(settings.precision)
         inputs = {
-            name: keras.Input(given.shape, dtype=settings.precision if given.dtype == "float" else "int32", name=name)
+            name: keras.Input(given.shape, dtype=stored if given.dtype == "float" else "int32", name=name)
             for name, given in graph.inputs.items()
         }
         tensors: dict[str, KerasTensor] = {}
@@ -83,6 +85,9 @@ def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel
             sources = [inputs[name] if name in inputs else tensors[name] for name in node.inputs]
             tensors[node.name] = IMPLEMENTATIONS[type(node.layer)](node.layer, context, *sources)
         outputs = {name: tensors[node] for name, node in graph.outputs.items()}
+        if settings.precision in MIXED:
+            # What losses are computed from is float32.
+            outputs = {name: keras.layers.Identity(dtype=stored)(output) for name, output in outputs.items()}
         model = keras.Model(plain_or_named(inputs), plain_or_named(outputs), name=_scope_name(graph.name))
         load(parts.bindings, weights)
     counters = [layer.step for layer in model.layers if isinstance(layer, CounterDropout)]
