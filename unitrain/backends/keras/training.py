@@ -124,7 +124,7 @@ class Training:
     def _trace(
         self, data: Any, plan: Any, first_step: Tensor, accumulate: bool, scaled: bool
     ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """Write the block as a graph: losses ``[steps]``, sums of the metrics' terms, steps done, whether all went well."""
+        """Write the block as a graph: losses ``[steps]``, sums of metric terms, steps done, whether all went well."""
         indices, coefficients, scale, apply, loss_scale = plan
         steps = tf.shape(indices)[0]
 
