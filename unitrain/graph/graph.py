@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
+from unitrain.spec.layers import Embedding
 from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ValueType
 from unitrain.spec.model import InputSpec
 
@@ -93,6 +95,21 @@ class Graph:
     def trainable(self) -> tuple[str, ...]:
         """Canonical names of the trainable parameters."""
         return tuple(name for name, parameter in self.parameters.items() if parameter.trainable)
+
+    @cached_property
+    def indexed(self) -> tuple[tuple[str, int, str], ...]:
+        """Embeddings, the rows of their tables, and an input that reaches each: one row a pair.
+
+        Only layers that move elements stand between an integer input and an embedding, so the input's values are
+        the indices.
+        """
+        sources: dict[str, set[str]] = {name: {name} for name in self.inputs}
+        found: list[tuple[str, int, str]] = []
+        for node in self.nodes:
+            reached = sources[node.name] = set().union(*(sources[name] for name in node.inputs))
+            if isinstance(node.layer, Embedding):
+                found += [(node.name, node.layer.vocabulary, name) for name in sorted(reached)]
+        return tuple(found)
 
     @property
     def macs(self) -> int:

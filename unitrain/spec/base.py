@@ -17,7 +17,7 @@ from unitrain.spec.yaml import Document, read_yaml, write_yaml
 class Spec(BaseModel):
     """A part of a specification: immutable, with no unknown fields, the same from YAML and from Python."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

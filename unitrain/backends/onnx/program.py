@@ -81,6 +81,11 @@ class OnnxProgram:
         arrays = self._prepared(inputs)
         samples = len(next(iter(arrays.values())))
         names = list(self.graph.outputs)
+        if 0 < samples <= batch_size:
+            return {
+                name: self._given_out(array)
+                for name, array in zip(names, self._session.run(names, arrays), strict=True)
+            }
         if samples == 0:
             return {
                 output: self._given_out(np.empty((0, *self.graph.shape(node)), self._kind(node)))
@@ -111,7 +116,7 @@ class OnnxProgram:
         found = {**arrays, **dict(zip(names, self._inside.run(names, arrays), strict=True))}
         return {
             name: self._given_out(
-                np.ascontiguousarray(np.moveaxis(found[tensor], 1, -1)) if layout == "channels_first" else found[tensor]
+                np.moveaxis(found[tensor], 1, -1).copy() if layout == "channels_first" else found[tensor].copy()
             )
             for name, (tensor, layout) in self._places.items()
         }
@@ -139,8 +144,8 @@ class OnnxProgram:
         _refuse("differentiate")
 
     def _given_out(self, array: Array) -> Array:
-        """Copy a result; numbers of 16 bits come as float32."""
-        return array.astype(self._host if array.dtype.kind == "f" else array.dtype)
+        """Return a result, which is nobody else's; numbers of 16 bits come as float32."""
+        return array.astype(self._host, copy=False) if array.dtype.kind == "f" else array
 
     def _kind(self, name: str) -> np.dtype[Any]:
         given = self.graph.inputs[name] if name in self.graph.inputs else self.graph.node(name)

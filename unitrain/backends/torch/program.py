@@ -321,15 +321,20 @@ def _gradients(outputs: Tensors, seeds: Tensors, leaves: list[torch.Tensor]) -> 
     used = [name for name in seeds if outputs[name].requires_grad]
     if not used or not leaves:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(
-        torch.autograd.grad(
-            [outputs[name] for name in used],
-            leaves,
-            [seeds[name] for name in used],
-            allow_unused=True,
-            materialize_grads=True,
-        )
+    # What `torch.autograd.grad` calls. Before it does, it imports sympy to compare shapes, half a second, and spends
+    # as long on each call as on a small layer.
+    found = torch.autograd.Variable._execution_engine.run_backward(
+        tuple(outputs[name] for name in used),
+        tuple(seeds[name] for name in used),
+        False,
+        False,
+        tuple(leaves),
+        allow_unreachable=True,
+        accumulate_grad=False,
     )
+    return [
+        torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in zip(leaves, found, strict=True)
+    ]
 
 
 def _chosen(keep: torch.Tensor | None, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
