@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as stn
 
 from unitrain.backends import load_backend
 from unitrain.backends.contract import Precision, Settings
-from unitrain.backends.precision import MIXED
+from unitrain.backends.precision import MIXED, computed_in
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Made
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
@@ -73,7 +73,7 @@ def test_float64_is_rounded_once() -> None:
 
 def test_the_formats_are_those_of_torch() -> None:
     for precision, form in FORMATS.items():
-        info = torch.finfo(getattr(torch, precision))
+        info = torch.finfo(getattr(torch, computed_in(precision)))
         assert (form.largest, 2.0**form.lowest, 2 * form.roundoff) == (info.max, info.tiny, info.eps)
 
 
