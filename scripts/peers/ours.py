@@ -55,14 +55,23 @@ def make_data(graph: Graph, samples: int) -> tuple[np.ndarray, np.ndarray]:
     return images, generator.integers(0, 10, samples).astype(np.int32)
 
 
-def make_trainer(graph: Graph, images: np.ndarray, classes: np.ndarray, backend: str, batch: int) -> Trainer:
+def make_trainer(
+    graph: Graph,
+    images: np.ndarray,
+    classes: np.ndarray,
+    backend: str,
+    batch: int,
+    *,
+    device: str = "cpu",
+    deterministic: bool = False,
+) -> Trainer:
     """Return a trainer of one epoch, with Adam, cross-entropy, accuracy and progress shown to nobody."""
     (output,), (name,) = graph.outputs, graph.inputs
     update = Update(Adam(lr=LR), {name: graph.parameters[name].decay for name in graph.trainable})
     rule = TrainingRule(
         {output: (1.0, make_loss(CrossEntropy()))}, [("accuracy", output, make_metric(Accuracy()))], update
     )
-    settings = Settings(deterministic=False)
+    settings = Settings(device, deterministic=deterministic)
     program = load_backend(backend).compile(graph, initialize(graph, 0), settings, rule)
     batches = Batches(len(images), batch)
     steps = batches.updates_per_epoch

@@ -1,125 +1,115 @@
 """Times unitrain against its peers, interleaved in one process, and prints a table for docs/performance.md.
 
-scripts/bench-peers [--only torch,keras] [--rounds 9] [--threads 2] [--write]
+scripts/bench-peers [--only PATTERN,...] [--rounds 9] [--threads 2] [--write] [--list]
+
+A pattern is a group (torch, lightning, keras, numpy, onnx, start) or a part of a row's name: --only "cnn / keras fit".
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from unitrain.backends.contract import Program
+from comparison import GROUPS, HEADER, Comparison, Peer, Run, compare, write_between
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "performance.md"
-START, END = "<!-- peers: start -->", "<!-- peers: end -->"
 BATCH = 128
 # Steps of an epoch: long enough to be timed, short enough for many rounds.
 STEPS = {"tiny": 400, "mlp": 60, "lenet": 20, "cnn": 6}
-Epoch = Callable[[], object]
+# What is installed by scripts/bench-peers alone, for the rows of the group "lightning".
+FOREIGN = ("lightning", "skorch", "accelerate")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One comparison: what is timed, ours and theirs in seconds a step, the ratio, and what it may be."""
-
-    what: str
-    theirs: str
-    ours_seconds: float
-    their_seconds: float
-    ratio: float
-    least: float
-    bound: float
+def batch_of(name: str) -> int:
+    """Return the batch size of a model's rows."""
+    return 8 if name == "tiny" else BATCH
 
 
-def compare(what: str, ours: Epoch, theirs: dict[str, tuple[Epoch, float]], steps: int, rounds: int) -> Iterator[Row]:
-    """Time one of ours and several of theirs turn by turn; ``theirs`` has the bound of each ratio."""
-    import numpy as np
+@cache
+def material(name: str) -> tuple[Any, Any, Any]:
+    """Return graph, images and classes of an epoch: the same for all sides."""
+    from ours import make_data, make_graph
 
-    from unitrain.bench.timing import Contender, measure
-
-    contenders = [Contender("ours", ours), *(Contender(name, epoch) for name, (epoch, _) in theirs.items())]
-    for contender in contenders:
-        contender.run()
-    seconds = measure(contenders, rounds=rounds, generator=np.random.default_rng(0)).seconds
-    own = seconds["ours"]
-    for name, (_, bound) in theirs.items():
-        other = seconds[name]
-        ratio, least = float(np.median(own / other)), float(own.min() / other.min())
-        yield Row(what, name, float(np.median(own)) / steps, float(np.median(other)) / steps, ratio, least, bound)
+    graph = make_graph(name)
+    return graph, *make_data(graph, STEPS[name] * batch_of(name))
 
 
-def torch_rows(rounds: int) -> Iterator[Row]:
-    """The torch backend against loops by hand."""
-    import torch_loops
-    from ours import make_data, make_graph, make_trainer
+def ours(name: str, backend: str) -> Run:
+    """Build an epoch of the shared trainer."""
+    from ours import make_trainer
 
-    bounds = {"tiny": 1.10, "mlp": 1.02, "lenet": 1.02, "cnn": 0.80}
-    for name, bound in bounds.items():
-        batch = 8 if name == "tiny" else BATCH
-        graph = make_graph(name)
-        data = make_data(graph, STEPS[name] * batch)
-        ours = make_trainer(graph, *data, "torch", batch).run
-        theirs = {"torch loop by hand": (torch_loops.make_epoch(name, *data, batch), bound)}
+    return make_trainer(*material(name), backend, batch_of(name)).run
+
+
+def theirs(module: str, maker: str, name: str, **options: Any) -> Run:
+    """Build an epoch of a peer: a function of one of the modules beside this one."""
+    _, images, classes = material(name)
+    run: Run = getattr(importlib.import_module(module), maker)(name, images, classes, batch_of(name), **options)
+    return run
+
+
+def by_hand(name: str, bound: float | None, **options: Any) -> Peer:
+    """Return the loop that a careful torch user writes."""
+    return Peer(partial(theirs, "torch_loops", "make_epoch", name, **options), bound)
+
+
+def comparisons() -> Iterator[Comparison]:
+    """Declare all rows; nothing is imported or built before one is timed."""
+    for name, bound in {"tiny": 1.10, "mlp": 1.02, "lenet": 1.02, "cnn": 0.80}.items():
+        peers = {"torch loop by hand": by_hand(name, bound)}
         if name in ("lenet", "cnn"):
-            last = torch_loops.make_epoch(name, *data, batch, channels_last=True)
-            theirs["torch loop by hand, channels last"] = (last, 1.02)
-        yield from compare(f"torch {name}", ours, theirs, STEPS[name], rounds)
-
-
-def lightning_rows(rounds: int) -> Iterator[Row]:
-    """The torch backend against Lightning, on the tiny model."""
-    import lightning_loops
-    from ours import make_data, make_graph, make_trainer
-
-    graph = make_graph("tiny")
-    data = make_data(graph, STEPS["tiny"] * 8)
-    theirs = {
-        "Lightning bare": (lightning_loops.make_epoch("tiny", *data, 8, bare=True), 0.40),
-        "Lightning with bar and log": (lightning_loops.make_epoch("tiny", *data, 8, bare=False), 0.25),
-    }
-    yield from compare("torch tiny", make_trainer(graph, *data, "torch", 8).run, theirs, STEPS["tiny"], rounds)
-
-
-def keras_rows(rounds: int) -> Iterator[Row]:
-    """The Keras backend against ``fit`` and a function over an epoch."""
-    import keras_loops
-    from ours import make_data, make_graph, make_trainer
-
+            peers["torch loop by hand, channels last"] = by_hand(name, 1.02, channels_last=True)
+        yield Comparison("torch", f"torch {name}", partial(ours, name, "torch"), peers, STEPS[name])
+    yield Comparison(
+        "lightning",
+        "torch tiny",
+        partial(ours, "tiny", "torch"),
+        {
+            "Lightning bare": Peer(partial(theirs, "lightning_loops", "make_epoch", "tiny", bare=True), 0.40),
+            "Lightning with bar and log": Peer(
+                partial(theirs, "lightning_loops", "make_epoch", "tiny", bare=False), 0.25
+            ),
+            "skorch": Peer(partial(theirs, "skorch_loops", "make_epoch", "tiny")),
+            "Accelerate": Peer(partial(theirs, "accelerate_loops", "make_epoch", "tiny")),
+        },
+        STEPS["tiny"],
+    )
     for name, bound in {"mlp": 0.40, "lenet": 0.75, "cnn": 0.95}.items():
-        graph = make_graph(name)
-        data = make_data(graph, STEPS[name] * BATCH)
-        theirs = {
-            "Keras fit": (keras_loops.make_fit(name, *data, BATCH), bound),
-            "tf.function over an epoch": (keras_loops.make_epoch(name, *data, BATCH), 1.03),
+        peers = {
+            "Keras fit": Peer(partial(theirs, "keras_loops", "make_fit", name), bound),
+            "tf.function over an epoch": Peer(partial(theirs, "keras_loops", "make_epoch", name), 1.03),
         }
-        yield from compare(f"keras {name}", make_trainer(graph, *data, "keras", BATCH).run, theirs, STEPS[name], rounds)
-
-
-def numpy_rows(rounds: int) -> Iterator[Row]:
-    """The NumPy backend against torch's eager loop, and a convolution against the usual one."""
-    import torch_loops
-    from ours import make_data, make_graph, make_trainer
-
+        yield Comparison("keras", f"keras {name}", partial(ours, name, "keras"), peers, STEPS[name])
     for name, bound in {"mlp": 0.95, "lenet": 0.90, "cnn": 0.85}.items():
-        graph = make_graph(name)
-        data = make_data(graph, STEPS[name] * BATCH)
-        theirs = {"torch loop by hand": (torch_loops.make_epoch(name, *data, BATCH), bound)}
-        yield from compare(f"numpy {name}", make_trainer(graph, *data, "numpy", BATCH).run, theirs, STEPS[name], rounds)
-    yield from compare("numpy convolution 32 to 64, 14 x 14", *convolution_block(), 1, rounds)
+        peers = {"torch loop by hand": by_hand(name, bound)}
+        yield Comparison("numpy", f"numpy {name}", partial(ours, name, "numpy"), peers, STEPS[name])
+    yield Comparison(
+        "numpy",
+        "numpy convolution 32 to 64, 14 x 14",
+        lambda: convolution_block()[0],
+        {"fancy indices and add.at": Peer(lambda: convolution_block()[1], 0.30)},
+    )
+    for name in ("mlp", "lenet", "cnn"):
+        yield Comparison(
+            "onnx",
+            f"ONNX {name}, batch 1",
+            partial(one_sample, name, ours=True),
+            {"torch eager": Peer(partial(one_sample, name, ours=False), 0.4)},
+        )
 
 
-def convolution_block() -> tuple[Epoch, dict[str, tuple[Epoch, float]]]:
-    """Return a convolution forward and backward, batch 32: ours, and the one by fancy indices."""
+@cache
+def convolution_block() -> tuple[Run, Run]:
+    """Return a convolution forward and backward, batch 32: ours, and the one by fancy indices, which agree."""
     import numpy as np
     from numpy_block import convolve
 
@@ -138,129 +128,169 @@ def convolution_block() -> tuple[Epoch, dict[str, tuple[Epoch, float]]]:
     first = [np.ascontiguousarray(array.transpose(0, 3, 1, 2)) for array in (x, dy)]
     kernel = np.ascontiguousarray(weights["conv.kernel"].transpose(3, 2, 0, 1))
 
-    def ours() -> object:
+    def own() -> tuple[dict[str, Any], dict[str, Any]]:
         model.forward(x, training=True)
         return model.backward({"conv": dy})
 
-    (by_input, by_parameter), (_, dx, d_kernel) = ours(), convolve(first[0], kernel, first[1])
+    (by_input, by_parameter), (_, dx, d_kernel) = own(), convolve(first[0], kernel, first[1])
     np.testing.assert_allclose(by_input["x"].transpose(0, 3, 1, 2), dx, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(by_parameter["conv.kernel"].transpose(3, 2, 0, 1), d_kernel, rtol=1e-3, atol=1e-2)
-    return ours, {"fancy indices and add.at": (lambda: convolve(first[0], kernel, first[1]), 0.30)}
+    return own, lambda: convolve(first[0], kernel, first[1])
 
 
-def onnx_rows(rounds: int) -> Iterator[Row]:
-    """Exported models with one sample, against torch."""
+def one_sample(name: str, *, ours: bool) -> Run:
+    """Return a model called with one sample: the exported one, or torch's in ``inference_mode``."""
     import torch
     import torch_loops
-    from ours import make_data, make_graph
 
     from unitrain.backends import load_backend
     from unitrain.backends.contract import Settings
     from unitrain.weights.initialize import initialize
 
-    for name in ("mlp", "lenet", "cnn"):
-        graph = make_graph(name)
-        images, _ = make_data(graph, 1)
+    graph, images, _ = material(name)
+    image = images[:1]
+    if ours:
         program = load_backend("onnx").compile(graph, initialize(graph, 0), Settings())
-        model = torch_loops.make_model(name).eval()
-        x = torch.tensor(images if images.ndim == 2 else images.transpose(0, 3, 1, 2).copy())
         (given,) = graph.inputs
+        return lambda: program.predict({given: image})
+    model = torch_loops.make_model(name).eval()
+    x = torch.tensor(image if image.ndim == 2 else image.transpose(0, 3, 1, 2).copy())
 
-        def theirs(model: torch.nn.Module = model, x: torch.Tensor = x) -> object:
-            with torch.inference_mode():
-                return model(x).numpy()
+    def eager() -> object:
+        with torch.inference_mode():
+            return model(x).numpy()
 
-        def ours(program: Program = program, given: str = given, images: Any = images) -> object:
-            return program.predict({given: images})
+    return eager
 
-        yield from compare(f"ONNX {name}, batch 1", ours, {"torch eager": (theirs, 0.4)}, 1, rounds)
+
+START_RECIPE = """
+name: start
+model:
+  inputs: {image: {shape: [8, 8, 1]}}
+  layers:
+    - {type: conv2d, filters: 8, kernel_size: 3, activation: relu}
+    - {type: flatten}
+    - {type: dense, name: y, units: 10}
+data: {source: {type: npz, file: start.npz, inputs: {image: x}, targets: {y: y}}}
+loss: cross_entropy
+optimizer: {type: adam}
+metrics: [accuracy]
+"""
 
 
 def start_rows(rounds: int) -> Iterator[str]:
-    """Seconds of fresh processes: the help, and what a fit adds to the import of its framework."""
+    """Seconds of fresh processes: the help, and what a fit does up to its first step beside importing its framework."""
     import time
     from statistics import median
 
+    import numpy as np
+
     with tempfile.TemporaryDirectory() as folder:
-        fit = "from unitrain.cli.main import main; main()"
+        generator = np.random.default_rng(0)
+        x, y = generator.random((2000, 8, 8, 1), dtype=np.float32), generator.integers(0, 10, 2000)
+        np.savez(f"{folder}/start.npz", x=x, y=y)
+        Path(folder, "start.yaml").write_text(START_RECIPE, encoding="utf-8")
+        # Modules are compiled once, as they are where unitrain is installed.
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
         def seconds(*command: str) -> float:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             started = time.perf_counter()
             subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment, cwd=ROOT)
             return time.perf_counter() - started
 
-        def check(backend: str) -> float:
-            recipe = ["fit", "recipes/digits-cnn.yaml", "--backend", backend, "--dry-run", "--out", f"{folder}/x"]
-            return seconds("-c", fit, *recipe)
+        def beyond(backend: str) -> float:
+            rehearsal = ["fit", f"{folder}/start.yaml", "--backend", backend, "--dry-run"]
+            return seconds("-m", "unitrain", *rehearsal) - seconds("-c", f"import {backend}")
 
-        tries: dict[str, list[float]] = {}
-        for _ in range(rounds):
-            found = {
-                "`unitrain --help`": seconds("-m", "unitrain", "--help") - seconds("-c", "pass"),
-                "a NumPy fit, beyond `import numpy, sklearn`": check("numpy")
-                - seconds("-c", "import numpy, sklearn.datasets"),
-                "a torch fit, beyond `import torch, sklearn`": check("torch")
-                - seconds("-c", "import torch, sklearn.datasets"),
-            }
-            for name, value in found.items():
-                tries.setdefault(name, []).append(value)
-    for name, values in tries.items():
+        tried: dict[str, Callable[[], float]] = {
+            "`unitrain --help`": lambda: seconds("-m", "unitrain", "--help") - seconds("-c", "pass"),
+            "a rehearsed NumPy fit, beyond `import numpy`": lambda: beyond("numpy"),
+            "a rehearsed torch fit, beyond `import torch`": lambda: beyond("torch"),
+        }
+        found: dict[str, list[float]] = {name: [] for name in tried}
+        for number in range(rounds + 1):
+            for name, try_once in tried.items():
+                value = try_once()
+                if number:  # the first compiles, and reads files that are in no cache yet
+                    found[name].append(value)
+    for name, values in found.items():
         yield f"| {name} | {median(values):.2f} s | {min(values):.2f} s |"
 
 
-GROUPS = {
-    "torch": torch_rows,
-    "lightning": lightning_rows,
-    "keras": keras_rows,
-    "numpy": numpy_rows,
-    "onnx": onnx_rows,
-}
+def choose(patterns: Sequence[str]) -> list[Comparison]:
+    """Return the comparisons that are wanted; exit with code 2 where a pattern names nothing."""
+    every = list(comparisons())
+    lost = [
+        pattern
+        for pattern in patterns
+        if pattern != "start" and not any(comparison.chosen([pattern]) for comparison in every)
+    ]
+    if lost:
+        named = ", ".join(map(repr, lost))
+        print(f"no row is called {named}; groups: {', '.join(GROUPS)}; --list shows all rows", file=sys.stderr)
+        sys.exit(2)
+    return [found for comparison in every if (found := comparison.chosen(patterns))]
 
 
 def main() -> None:
     """Measure, print, and write the page where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join([*GROUPS, "start"]), help="groups, by commas")
+    parser.add_argument("--only", default="", help="groups, or parts of rows' names, by commas")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--list", action="store_true", help="name the rows and time nothing")
     options = parser.parse_args()
+    if options.rounds < 1 or options.threads < 1:
+        parser.error("--rounds and --threads are at least 1")
+    patterns = [pattern.strip() for pattern in options.only.split(",") if pattern.strip()]
+    chosen = choose(patterns)
+    if options.list:
+        for comparison in chosen:
+            for peer in comparison.peers:
+                print(f"{comparison.group}: {comparison.what} / {peer}")
+        return
     # Before any framework is imported, so that all have as many.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = str(options.threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
     from unitrain.backends.versions import versions
     from unitrain.bench.machine import cpu_line
 
+    given = versions(["numpy", "keras", "torch", "onnx"]) | foreign_versions()
     lines = [
-        f"{cpu_line('model name')}, {options.threads} threads on all sides, {options.rounds} interleaved rounds; "
-        + ", ".join(f"{name} {version}" for name, version in versions(["numpy", "keras", "torch", "onnx"]).items())
+        f"{cpu_line('model name')}, {options.threads} {'thread' if options.threads == 1 else 'threads'} on all "
+        f"sides, {options.rounds} interleaved rounds; "
+        + ", ".join(f"{name} {version}" for name, version in given.items())
         + ".",
-        "",
-        "| ours | theirs | ours a step | theirs a step | ratio, median of the rounds | of the minima | at most | |",
-        "|---|---|---|---|---|---|---|---|",
     ]
-    chosen = options.only.split(",")
-    for group in (name for name in GROUPS if name in chosen):
-        if group == "lightning" and importlib.util.find_spec("lightning") is None:
-            lines.append("| torch tiny | Lightning | not installed here | | | | | |")
-            continue
-        for row in GROUPS[group](options.rounds):
-            met = "met" if row.ratio <= row.bound else "**missed**"
-            lines.append(
-                f"| {row.what} | {row.theirs} | {1e6 * row.ours_seconds:,.0f} us | {1e6 * row.their_seconds:,.0f} us "
-                f"| {row.ratio:.2f} | {row.least:.2f} | {row.bound:.2f} | {met} |"
-            )
+    if chosen:
+        lines += ["", *HEADER]
+        print("\n".join(HEADER))
+    for comparison in chosen:
+        missing = [name for name in FOREIGN if comparison.group == "lightning" and name not in given]
+        if missing:
+            lines.append(f"| {comparison.what} | {', '.join(missing)} | not installed here | | | | | |")
             print(lines[-1], flush=True)
-    if "start" in chosen:
-        lines += ["", "| start-up | median | least |", "|---|---|---|", *start_rows(5)]
+            continue
+        for row in compare(comparison, options.rounds):
+            lines.append(row.markdown())
+            print(lines[-1], flush=True)
+    if not patterns or "start" in patterns:
+        lines += ["", "| start-up | median | least |", "|---|---|---|", *start_rows(min(5, options.rounds))]
     table = "\n".join(lines)
-    print(table)
+    print(f"\n{table}")
     if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-        PAGE.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        write_between(table, "peers")
+
+
+def foreign_versions() -> dict[str, str]:
+    """Return the versions of the peers that are installed."""
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in FOREIGN if importlib.util.find_spec(name) is not None}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ each first call with another batch size, costs what the column ``first`` says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache, partial
 
 from unitrain.backends import load_backend
@@ -27,10 +27,16 @@ def experiments(
     sides: Sequence[Side], device: str, models: Sequence[TimedModel], *, quick: bool = False
 ) -> list[Experiment]:
     """Return one experiment a model and batch size."""
-    return [_experiment(model, batch, sides, device, quick) for model in models for batch in BATCHES]
+    return [
+        experiment(model, batch, sides, device, without=_SLOW if quick else ()) for model in models for batch in BATCHES
+    ]
 
 
-def _experiment(model: TimedModel, batch: int, sides: Sequence[Side], device: str, quick: bool) -> Experiment:
+def experiment(
+    model: TimedModel, batch: int, sides: Sequence[Side], device: str, without: Collection[str] = ()
+) -> Experiment:
+    """Return the experiment of a model and a batch size, in all modes but those named in ``without``."""
+
     @cache
     def inputs() -> Arrays:
         return model.inputs(batch)
@@ -47,7 +53,7 @@ def _experiment(model: TimedModel, batch: int, sides: Sequence[Side], device: st
         Entry(_label(side, mode), side, partial(build, side, mode))
         for side in sides
         for mode in side.toolkit.modes
-        if not (quick and mode in _SLOW)
+        if mode not in without
     ]
     return Experiment(
         "inference",

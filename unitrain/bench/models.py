@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -38,6 +38,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "cnn": {},
     "resnet20": {},
 }
+# Of these the width is changed: the arguments that it sets, and by which factor.
+_WIDTHS = {"mlp": {"width": 1}, "cnn": {"filters": 1, "width": 4}}
 _BYTES = 4
 
 
@@ -53,11 +55,15 @@ class TimedModel:
         The model.
     seed
         Keys weights and data.
+    file, arguments
+        Where the graph was read from, to be read again in another process.
     """
 
     name: str
     graph: Graph
     seed: int = 0
+    file: Path | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def weights(self) -> dict[str, Array]:
@@ -167,9 +173,15 @@ def read_models(names: Sequence[str], seed: int) -> list[TimedModel]:
     return [_read(name, seed) for name in names or MODELS]
 
 
-def _read(name: str, seed: int) -> TimedModel:
+def resized(name: str, width: int, seed: int) -> TimedModel | None:
+    """Return one of our models with another width, or None: it has none, or is a user's own."""
+    given = {argument: factor * width for argument, factor in _WIDTHS.get(name, {}).items()}
+    return _read(name, seed, given) if given else None
+
+
+def _read(name: str, seed: int, given: Mapping[str, Any] | None = None) -> TimedModel:
     if name in MODELS:
-        path, arguments = find_model(name), MODELS[name]
+        path, arguments = find_model(name), {**MODELS[name], **(given or {})}
     else:
         path, arguments = Path(name), {}
         if path.suffix not in (".yaml", ".yml") and not path.exists():
@@ -178,7 +190,13 @@ def _read(name: str, seed: int) -> TimedModel:
     if is_recipe(document):
         raise InputError("this is a recipe; a model is timed", file=str(path), hint="name the model's own file")
     graph = resolve(validate(ModelSpec, document), arguments, document)
-    return TimedModel(name if name in MODELS else path.stem, graph, seed)
+    return TimedModel(name if name in MODELS else path.stem, graph, seed, path.resolve(), arguments)
+
+
+def reread(name: str, file: Path, arguments: Mapping[str, Any], seed: int) -> TimedModel:
+    """Read a model that another process has read before."""
+    document = read_yaml(file)
+    return TimedModel(name, resolve(validate(ModelSpec, document), arguments, document), seed, file, arguments)
 
 
 def find_model(name: str) -> Path:

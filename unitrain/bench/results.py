@@ -36,6 +36,28 @@ class Work:
     samples: int = 0
 
 
+@dataclass(frozen=True)
+class Point:
+    """Where a case lies on a curve.
+
+    Parameters
+    ----------
+    curve
+        Of what: ``mlp inference``.
+    over
+        Which quantity is changed: ``batch`` or ``width``.
+    at
+        Its value.
+    steps
+        Training steps in a call, or 1.
+    """
+
+    curve: str
+    over: str
+    at: int
+    steps: int = 1
+
+
 @dataclass
 class Row:
     """One contender in one case.
@@ -96,7 +118,7 @@ class Case:
     Parameters
     ----------
     part
-        ``ops``, ``gradients``, ``training`` or ``inference``.
+        ``ops``, ``gradients``, ``training``, ``inference`` or ``curves``.
     name
         What it is, unique in its part.
     about
@@ -115,6 +137,8 @@ class Case:
         Factor below which no difference is claimed.
     rows
         The contenders.
+    point
+        Where it lies on a curve, if it is of one.
     """
 
     part: str
@@ -127,6 +151,7 @@ class Case:
     twin: Interval | None = None
     band: float | None = None
     rows: list[Row] = field(default_factory=list)
+    point: Point | None = None
 
 
 @dataclass

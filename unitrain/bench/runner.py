@@ -12,7 +12,7 @@ import numpy as np
 from unitrain.backends.contract import Arrays
 from unitrain.backends.toolkit import Call
 from unitrain.bench.machine import peak_memory, reset_peak_memory
-from unitrain.bench.results import Case, Ceilings, Row, Work
+from unitrain.bench.results import Case, Ceilings, Point, Row, Work
 from unitrain.bench.sides import Side, Tell
 from unitrain.bench.timing import TWIN, Contender, Interval, claim, measure, median_interval, noise_band, ratio_interval
 from unitrain.spec.errors import InputError
@@ -56,8 +56,10 @@ class Experiment:
         The contenders; the first that works is the baseline.
     expected
         Computes what is right.
-    device
-        As asked for.
+    device, point
+        As asked for, and as in `Case`.
+    memory
+        Tells the peak memory of a side, where it is not to be taken from this process.
     """
 
     part: str
@@ -67,6 +69,8 @@ class Experiment:
     entries: Sequence[Entry]
     expected: Callable[[], Right]
     device: str = "cpu"
+    point: Point | None = None
+    memory: Callable[[Side], int | None] | None = None
 
 
 @dataclass
@@ -115,7 +119,9 @@ class Conditions:
 def run_experiment(experiment: Experiment, conditions: Conditions) -> Case:
     """Build, check and time."""
     label = f"{experiment.part}: {experiment.name}"
-    case = Case(experiment.part, experiment.name, experiment.about, experiment.work, experiment.device)
+    case = Case(
+        experiment.part, experiment.name, experiment.about, experiment.work, experiment.device, point=experiment.point
+    )
     conditions.tell(f"{label}: what is right")
     expected = experiment.expected()
     ready: dict[str, tuple[Entry, Call, Row]] = {}
@@ -127,6 +133,9 @@ def run_experiment(experiment: Experiment, conditions: Conditions) -> Case:
         case.rows.append(row)
         if call is not None:
             ready[entry.name] = entry, call, row
+            if experiment.memory is not None:
+                conditions.tell(f"{label}: {entry.name} in a fresh process")
+                row.memory = experiment.memory(entry.side)
     if not ready:
         return case
     case.baseline, (first, _, _) = next(iter(ready.items()))

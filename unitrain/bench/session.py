@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from unitrain.backends.versions import versions
-from unitrain.bench import accuracy, gradients, inference, machine, ops, training
+from unitrain.bench import accuracy, curves, gradients, inference, machine, ops, training
 from unitrain.bench.models import TimedModel
 from unitrain.bench.results import Case, Ceilings, Report
 from unitrain.bench.runner import Conditions, Experiment, run_experiment
@@ -34,19 +34,22 @@ class Options:
     Parameters
     ----------
     parts
-        Of `PARTS`.
+        Of `PARTS`, and ``curves``, which takes longest.
     models
         Those of gradients, training and inference.
     size
         Of the matrices.
     quick
         Small sizes, few rounds, and an end after `QUICK_SECONDS`.
+    threads
+        Of every side.
     """
 
     parts: Sequence[str] = PARTS
     models: Sequence[TimedModel] = ()
     size: int = 2048
     quick: bool = False
+    threads: int = 1
 
 
 def bench(
@@ -93,6 +96,9 @@ def _bench(sides: Sides, options: Options, conditions: Conditions, done: Callabl
         first = len(queue)  # one case of each part is done however late it is
         while queue and (within.left > 0 or len(queue) == first):
             fair = within.until(max(within.left, 0.0) / len(queue))
+            if part == "curves":
+                # Many points; what counts is where they lie, and not the last per cent.
+                fair = replace(fair, case_seconds=min(fair.case_seconds, curves.CASE_SECONDS))
             name, job = queue.pop(0)  # popped, as it holds the data
             try:
                 case = job(fair)
@@ -131,6 +137,8 @@ def _jobs(
             goals = accuracy.goals([model.name for model in models], quick=quick) if trains else {}
         case "inference":
             found = inference.experiments(sides, device, models, quick=quick)
+        case "curves":
+            found = curves.experiments(sides, device, models, options.threads, quick=quick)
     return [
         *((experiment.name, partial(run_experiment, experiment)) for experiment in found),
         *(

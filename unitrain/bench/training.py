@@ -38,39 +38,41 @@ def experiments(
     """Return one experiment a model; sides that infer only take no part."""
     training = [side for side in sides if side.backend.trains]
     return [
-        _experiment(model, training, device, min(block_steps(model), QUICK_STEPS if quick else MOST_STEPS))
+        experiment(model, training, device, min(block_steps(model), QUICK_STEPS if quick else MOST_STEPS))
         for model in models
     ]
 
 
-def block_steps(model: TimedModel) -> int:
+def block_steps(model: TimedModel, batch: int = BATCH) -> int:
     """Return how many steps of a model a timed block holds."""
-    wanted = _BLOCK_FLOPS / max(model.gradient_work(BATCH).flops, 1.0)
+    wanted = _BLOCK_FLOPS / max(model.gradient_work(batch).flops, 1.0)
     return int(min(max(wanted, FEWEST_STEPS), MOST_STEPS))
 
 
-def _experiment(model: TimedModel, sides: Sequence[Side], device: str, steps: int) -> Experiment:
+def experiment(model: TimedModel, sides: Sequence[Side], device: str, steps: int, batch: int = BATCH) -> Experiment:
+    """Return the experiment of a model: blocks of so many steps, over as much data."""
+
     @cache
     def data() -> Batchable:
-        return model.data(steps * BATCH)
+        return model.data(steps * batch)
 
     def build(side: Side) -> Call:
         program, placed = _placed(side.backend, model, side.device, "float32", data())
-        return _blocks(program, placed, model, steps)
+        return _blocks(program, placed, model, steps, batch)
 
     def expected() -> Right:
         program, placed = _placed(load_backend("numpy"), model, "cpu", "float64", data())
-        call = _blocks(program, placed, model, steps)
+        call = _blocks(program, placed, model, steps, batch)
         return Right(call.read(call.run()), TOLERANCE)
 
-    one = model.gradient_work(BATCH)
+    one = model.gradient_work(batch)
     # A block is one call; the optimizer reads and writes weights, gradients and two moments: seven numbers a weight.
     update = 7.0 * 4 * model.graph.parameter_count(trainable=True)
-    work = Work(one.flops * steps, (one.bytes + update) * steps, one.operations * steps, BATCH * steps)
+    work = Work(one.flops * steps, (one.bytes + update) * steps, one.operations * steps, batch * steps)
     return Experiment(
         "training",
         model.name,
-        f"Adam, batch {BATCH}, blocks of {steps} steps, {model.about}",
+        f"Adam, batch {batch}, blocks of {steps} steps, {model.about}",
         work,
         [Entry(side.name, side, partial(build, side)) for side in sides],
         expected,
@@ -83,9 +85,9 @@ def _placed(backend: Backend, model: TimedModel, device: str, precision: str, da
     return program, program.place(data)
 
 
-def _blocks(program: Program, placed: Any, model: TimedModel, steps: int) -> Call:
+def _blocks(program: Program, placed: Any, model: TimedModel, steps: int, batch: int) -> Call:
     """Train on, a block a call, each in an order of its own; a block's losses are read."""
-    update, batches = model.update(), Batches(steps * BATCH, BATCH, seed=model.seed)
+    update, batches = model.update(), Batches(steps * batch, batch, seed=model.seed)
     rates = np.full(steps, _RATE)
     done = 0
 

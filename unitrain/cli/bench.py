@@ -19,7 +19,9 @@ from unitrain.spec.errors import InputError, unknown_name
 if TYPE_CHECKING:
     from unitrain.bench.results import Case, Report
 
-PARTS = ("ops", "gradients", "training", "inference")
+# What `all` does; curves take long and are for those who name them.
+ALL = ("ops", "gradients", "training", "inference")
+PARTS = (*ALL, "curves")
 _LARGEST = 32768
 _DEVICES = ("cpu", "cuda", "mps")
 
@@ -29,7 +31,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[PARTS]...",
-            help="ops, gradients, training, inference or all; or `compare` and two files that --json wrote.",
+            help="ops, gradients, training, inference, all of these; curves; or `compare` and two files of --json.",
             show_default=False,
         ),
     ] = None,
@@ -65,6 +67,8 @@ def bench(
 ) -> None:
     """Time tensor operations, gradients, training and inference on NumPy, TensorFlow, torch and ONNX Runtime.
 
+    `curves` draws seconds and memory over batch size and width.
+
     All results are checked before they are timed. Exit code 1 if one is wrong or fails.
 
     Examples:
@@ -74,6 +78,8 @@ def bench(
       unitrain bench ops --size 4096 --threads 1 --html ops.html
 
       unitrain bench training inference --models cnn,mine.yaml --backends numpy,torch
+
+      unitrain bench curves --models mlp --html curves.html
 
       unitrain bench all --json laptop.json
 
@@ -104,7 +110,7 @@ def bench(
     from unitrain.report.bench_table import BenchTable
 
     timed = read_models(_words(models) or (("mlp", "lenet5") if quick else ()), seed) if _with_models(chosen) else []
-    options = Options(chosen, timed, size or (512 if quick else 2048), quick)
+    options = Options(chosen, timed, size or (512 if quick else 2048), quick, count)
     with Status() as status:
         status.about = "bench"
         sides = choose_sides(_words(backends), named_devices, count, status.tell)
@@ -170,7 +176,8 @@ def _parts(words: Sequence[str]) -> tuple[str, ...]:
     for word in words:
         if word not in (*PARTS, "all"):
             raise unknown_name("part", word, (*PARTS, "all", "compare"))
-    return PARTS if not words or "all" in words else tuple(part for part in PARTS if part in words)
+    wanted = {*words, *(ALL if not words or "all" in words else ())}
+    return tuple(part for part in PARTS if part in wanted)
 
 
 def _with_models(parts: Sequence[str]) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unitrain.spans import process_seconds, recording
 from unitrain.spec.errors import InputError
 
 
@@ -30,6 +32,9 @@ def fit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all, read the data, take one step, keep nothing.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where the time went; write a trace into the run folder.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the run folder only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
@@ -41,12 +46,20 @@ def fit(
 
       unitrain fit recipes/digits-cnn.yaml --backend torch --device cuda --set optimizer.lr=0.003
 
+      unitrain fit recipes/digits-cnn.yaml --profile
+
       unitrain fit --resume runs/digits-cnn-numpy-20260101-120000
     """
     if (recipe is None) == (resume is None):
         raise InputError(
             "name a recipe to train, or a run to go on with: one of the two",
             allowed="unitrain fit RECIPE, or unitrain fit --resume RUN",
+        )
+    if dry_run and (resume is not None or profile):
+        raise InputError(
+            "a rehearsal takes one step and keeps nothing",
+            found=f"--dry-run {'--resume' if resume is not None else '--profile'}",
+            allowed="--dry-run with a recipe, without --profile",
         )
     overrides = list(set_ or [])
     shorts: dict[str, int | str | None] = {
@@ -62,18 +75,28 @@ def fit(
     from unitrain.cli.progress import make_display
     from unitrain.train import fit as runs
 
-    display = make_display(quiet, as_json)
-    if resume is not None:
-        result = runs.resume(resume, backend=backend, device=device, overrides=overrides, observers=[display])
-    elif dry_run:
-        assert recipe is not None
+    if dry_run and recipe is not None:
         for line in runs.rehearse(recipe, backend=backend, device=device, overrides=overrides):
             typer.echo(line)
         return
-    else:
-        assert recipe is not None
-        result = runs.fit(recipe, backend=backend, device=device, out=out, overrides=overrides, observers=[display])
+    display = make_display(quiet, as_json)
+    with nullcontext() if not profile else recording(process_seconds()) as recorder:
+        if resume is not None:
+            result = runs.resume(resume, backend=backend, device=device, overrides=overrides, observers=[display])
+        else:
+            assert recipe is not None
+            result = runs.fit(recipe, backend=backend, device=device, out=out, overrides=overrides, observers=[display])
     places = runs.where_things_lie(result)
+    if recorder is not None:
+        from unitrain.cli.profile import show_profile
+        from unitrain.train.profile import summarize
+        from unitrain.train.profile_files import write_profile
+
+        found = summarize(recorder)
+        write_profile(result.folder.path / "profile", recorder, found)
+        places["profile"] = str(result.folder.path / "profile")
+        if not quiet:
+            show_profile(found, as_json)
     if as_json:
         typer.echo(json.dumps({"event": "written", **places}))
     elif quiet:

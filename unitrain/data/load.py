@@ -21,6 +21,7 @@ from unitrain.data.raw import Array, Origin, Parts, Raw, missing_mask
 from unitrain.data.sources import read_source
 from unitrain.data.stored import read_file
 from unitrain.data.targets import ClassTarget, infer_task, stacked
+from unitrain.spans import span
 from unitrain.spec.data import DataSpec, Task
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import Source
@@ -61,7 +62,8 @@ def prepare(
     InputError
         Whatever is wrong with the data, with file and row.
     """
-    parts, notes = read_source(spec, folder)
+    with span("read data"):
+        parts, notes = read_source(spec, folder)
     features = map_features(spec, parts["train"], inputs)
     columns = map_targets(spec, parts["train"], targets)
     used = dict.fromkeys(name for names in features.values() for name in names)
@@ -70,19 +72,23 @@ def prepare(
         parts[part], dropped = without_missing(raw, used, spec.missing)
         notes += dropped
     tasks, inferred = _tasks(parts["train"], columns, task)
-    parts = _divide(spec, parts, columns, tasks, generator("split"))
+    with span("split data"):
+        parts = _divide(spec, parts, columns, tasks, generator("split"))
     notes += [*inferred, *_shared_groups(parts)]
     fitted = fit_targets(parts["train"], columns, tasks, spec) if stored is None else stored.targets
     if spec.limit is not None and spec.limit < len(parts["train"]):
         notes.append(f"limited to {spec.limit:,} of {len(parts['train']):,} training samples")
         classes = _classes(parts["train"], columns, tasks)
         parts["train"] = _limited(parts["train"], spec.limit, classes, generator("limit"))
-    preprocessing, said = (stored, []) if stored else fit(parts["train"], spec, inputs, features, fitted)
-    splits = {part: preprocessing.apply(raw) for part, raw in parts.items()}
+    with span("preprocess data"):
+        preprocessing, said = (stored, []) if stored else fit(parts["train"], spec, inputs, features, fitted)
+        splits = {part: preprocessing.apply(raw) for part, raw in parts.items()}
+    with span("look for leaks"):
+        leaks = find_leaks(splits, parts)
     report = Report(
         counts={part: len(arrays) for part, arrays in splits.items()},
         class_counts=_class_counts(preprocessing, splits),
-        leaks=find_leaks(splits, parts),
+        leaks=leaks,
         notes=(*notes, *said),
     )
     return Prepared(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from unitrain.report.bench_curves import curves
 from unitrain.report.bench_figures import looks, roofline, sweep, times
 from unitrain.report.bench_table import row_cells, threads_text
 from unitrain.report.figures import check_report_packages
@@ -18,6 +19,7 @@ _TITLES = {
     "gradients": "Gradients",
     "training": "Training",
     "inference": "Inference",
+    "curves": "Cost curves",
 }
 
 
@@ -59,7 +61,9 @@ def _sections(report: Plain) -> list[dict[str, Any]]:
             {
                 "id": f"{part}-{device}".replace(":", "-"),
                 "title": _TITLES[part] if len(report["ceilings"]) == 1 else f"{_TITLES[part]} on {device}",
-                "times": times(mine, styles),
+                # Curves show the same numbers, and many more points than a chart of ratios can hold.
+                "times": "" if part == "curves" else times(mine, styles),
+                "curves": [{"title": title, "chart": chart} for title, chart in curves(mine, styles)],
                 "roofline": roofline(mine, report["ceilings"][device], styles) if part == "ops" else "",
                 "sweep": sweep(mine, styles) if part == "ops" else "",
                 "cases": [_case(case) for case in mine],

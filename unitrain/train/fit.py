@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unitrain.spans import IMPORTING, span
 from unitrain.spec.errors import InputError
 from unitrain.spec.recipe import ModelReference
 from unitrain.train.checkpoint import Checkpoint
@@ -54,11 +55,14 @@ def fit(
     InputError
         Something in the recipe, its model or its data is wrong, or the backend or device is not there.
     """
-    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
-    place = Place.choose(loaded, backend, device, training=True)
+    with span("read recipe"):
+        loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
+    with span(IMPORTING):
+        place = Place.choose(loaded, backend, device, training=True)
     run = Run.assemble(loaded, place, observers=observers)
-    folder = RunFolder.create(None if out is None else Path(out), loaded.recipe.name, place.backend.name)
-    write_description(folder, run)
+    with span("write description"):
+        folder = RunFolder.create(None if out is None else Path(out), loaded.recipe.name, place.backend.name)
+        write_description(folder, run)
     return FitResult(folder, run.train(folder))
 
 
@@ -71,11 +75,14 @@ def resume(
     observers: Sequence[Observer] = (),
 ) -> FitResult:
     """Go on with a run from its last checkpoint, on its own backend or another. Raises `InputError`."""
-    folder = RunFolder.open(Path(path))
-    loaded = load_run(folder, overrides)
+    with span("read recipe"):
+        folder = RunFolder.open(Path(path))
+        loaded = load_run(folder, overrides)
     environment = folder.read_json(folder.environment)
-    place = Place.choose(loaded, backend or environment.get("backend"), device, training=True)
-    checkpoint = Checkpoint.load(folder.last)
+    with span(IMPORTING):
+        place = Place.choose(loaded, backend or environment.get("backend"), device, training=True)
+    with span("checkpoint"):
+        checkpoint = Checkpoint.load(folder.last)
     if checkpoint.state.epoch >= loaded.recipe.training.epochs:
         raise InputError(
             f"the run has finished: {checkpoint.state.epoch} epochs are done",

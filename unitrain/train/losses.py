@@ -91,31 +91,41 @@ class SoftmaxCrossEntropy:
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor | float]:
         """Return sum(w * l) and sum(w), w = sample weight * class weight, 0 where ignored."""
-        wanted, weights = self._wanted(xp, prediction, target, weight)
-        return weighted_sums(xp, weights, -xp.sum(wanted * xp.log_softmax(prediction), axis=-1))
+        classes, weights = self._counted(xp, prediction, target, weight)
+        logs = xp.log_softmax(prediction)
+        losses = -xp.take_last(logs, classes)
+        s = self.spec.label_smoothing
+        if s != 0.0:
+            losses = (1.0 - s) * losses - (s / int(prediction.shape[-1])) * xp.sum(logs, axis=-1)
+        return weighted_sums(xp, weights, losses)
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (softmax(x) - q)."""
-        wanted, weights = self._wanted(xp, prediction, target, weight)
+        classes, weights = self._counted(xp, prediction, target, weight)
+        count, s = int(prediction.shape[-1]), self.spec.label_smoothing
+        wanted = xp.one_hot(classes, count, prediction)
+        if s != 0.0:
+            wanted = wanted * (1.0 - s) + s / count
         return scaled(None if weights is None else weights[..., None], xp.softmax(prediction) - wanted)
 
-    def _wanted(
+    def _counted(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the target distribution ``[batch, ..., class]`` and the weights ``[batch, ...]``, if there are any."""
-        classes = int(prediction.shape[-1])
-        target = match_shape(xp, target, prediction.shape[:-1])
-        one_hot = xp.one_hot(target, classes, prediction)
-        weights = element_weights(xp, weight, one_hot[..., 0])
-        if self.spec.class_weights is not None:
-            if len(self.spec.class_weights) != classes:
-                raise ValueError(f"{len(self.spec.class_weights)} class_weights do not fit {classes} classes")
-            factors = xp.asarray(np.array(self.spec.class_weights), prediction)
-            weights = scaled(weights, xp.sum(one_hot * factors, axis=-1))
+        """Return the classes ``[batch, ...]``, 0 for those that are ignored, and their weights, if there are any."""
+        classes = match_shape(xp, target, prediction.shape[:-1])
+        weights = element_weights(xp, weight, prediction[..., 0])
         if self.spec.ignore_index is not None:
-            weights = scaled(weights, xp.cast(target != self.spec.ignore_index, prediction))
-        s = self.spec.label_smoothing
-        return (one_hot if s == 0.0 else one_hot * (1.0 - s) + s / classes), weights
+            counted = classes != self.spec.ignore_index
+            classes = xp.where(counted, classes, 0)
+            weights = scaled(weights, xp.cast(counted, prediction))
+        if self.spec.class_weights is not None:
+            if len(self.spec.class_weights) != int(prediction.shape[-1]):
+                raise ValueError(
+                    f"{len(self.spec.class_weights)} class_weights do not fit {int(prediction.shape[-1])} classes"
+                )
+            factors = xp.asarray(np.array(self.spec.class_weights), prediction)
+            weights = scaled(weights, xp.take(factors, classes))
+        return classes, weights
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from unitrain.backends.contract import Program
 from unitrain.data.prepared import Prepared
 from unitrain.graph.graph import Graph
+from unitrain.spans import active, span
 from unitrain.spec.errors import InputError
 from unitrain.spec.schedules import PlateauSchedule
 from unitrain.train.checkpoint import Checkpoint
@@ -64,7 +65,8 @@ class Run:
     ) -> Run:
         """Read the data, compile the program, and take up a checkpoint if there is one."""
         recipe, graph = loaded.recipe, loaded.graph
-        prepared = prepare_data(loaded)
+        with span("prepare data"):
+            prepared = prepare_data(loaded)
         _check_validation(loaded, prepared)
         data = batchable(prepared.train)
         update = make_update(loaded)
@@ -75,8 +77,9 @@ class Run:
             raise loaded.locate(error) from None
         if checkpoint is not None:
             _check_checkpoint(graph, update, checkpoint)
-        weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
-        program = place.backend.compile(graph, weights, settings(loaded, place), measures.rule(update))
+        with span("build program"):
+            weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
+            program = place.backend.compile(graph, weights, settings(loaded, place), measures.rule(update))
         if checkpoint is not None:
             program.load_slots(checkpoint.slots)
         spec = recipe.training
@@ -123,18 +126,21 @@ class Run:
         trainer.keeper = folder
         trainer.observers = [MetricsLog(folder), *trackers(self.loaded.recipe, folder), *trainer.observers]
         try:
-            for observer in trainer.observers:
-                observer.on_start(self.start)
-            with interruptible() as interrupted:
+            with span("display and logs"):
+                for observer in trainer.observers:
+                    observer.on_start(self.start)
+            with interruptible() as interrupted, _watched(self):
                 trainer.interrupted = interrupted
                 end = trainer.run(None if self.checkpoint is None else self.checkpoint.state)
-            end = self._finish(folder, end)
+            with span("keep and measure the result"):
+                end = self._finish(folder, end)
             for observer in trainer.observers:
                 observer.on_end(end)
         finally:
             for observer in trainer.observers:
                 observer.close()
-        _report(folder, self.prepared)
+        with span("write report"):
+            _report(folder, self.prepared)
         return end
 
     def _finish(self, folder: RunFolder, end: RunEnd) -> RunEnd:
@@ -158,6 +164,16 @@ class Run:
             for part, split in (("validation", self.prepared.validation), ("test", self.prepared.test))
         }
         return replace(end, validation=parts["validation"], test=parts["test"])
+
+
+def _watched(run: Run) -> AbstractContextManager[None]:
+    """Record what the program does, if anybody records; nothing is imported or exchanged otherwise."""
+    recorder = active()
+    if recorder is None:
+        return nullcontext()
+    from unitrain.train.profile import watched
+
+    return watched(recorder, run.place.backend.name, run.program)
 
 
 def _report(folder: RunFolder, prepared: Prepared) -> None:
@@ -226,6 +242,7 @@ def _augmentation(seed: int, prepared: Prepared) -> Augment | None:
         return None
 
     def augment(inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
-        return augmenter(inputs, stream(seed, "augment", batch))
+        with span("augment"):
+            return augmenter(inputs, stream(seed, "augment", batch))
 
     return augment

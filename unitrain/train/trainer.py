@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Batchable, Plan, Program, Statistics
+from unitrain.spans import span
 from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.diagnosis import first_non_finite
@@ -154,8 +155,9 @@ class Trainer:
                 self._rate,
                 plan.indices.size / max(seconds, 1e-9),
             )
-            for observer in self.observers:
-                observer.on_block(event)
+            with span("display and logs"):
+                for observer in self.observers:
+                    observer.on_block(event)
             stop = self._limit(plan)
             if stop is not None:
                 return stop
@@ -277,7 +279,8 @@ class Trainer:
 
     def _measure(self) -> None:
         if self.validate is not None:
-            self._validation = self.validate()
+            with span("evaluation"):
+                self._validation = self.validate()
 
     def _tell_epoch(self, epoch: int, samples_per_second: float, best: bool) -> None:
         self.state.seconds = self._seconds_before + time.perf_counter() - self._clock
@@ -291,8 +294,9 @@ class Trainer:
             samples_per_second,
             best,
         )
-        for observer in self.observers:
-            observer.on_epoch(event)
+        with span("display and logs"):
+            for observer in self.observers:
+                observer.on_epoch(event)
 
     def _keep_if_best(self, epoch: int) -> bool:
         """Keep a checkpoint when the monitored value is the best so far; return whether it is."""
@@ -302,7 +306,8 @@ class Trainer:
         self.state.best_value = float(self._validation[monitor])
         self.state.best_epoch = epoch
         if self.keeper is not None:
-            self.keeper.keep_best(self._checkpoint())
+            with span("checkpoint"):
+                self.keeper.keep_best(self._checkpoint())
         return True
 
     def _patience_is_over(self) -> bool:
@@ -326,7 +331,8 @@ class Trainer:
 
     def _keep_last(self) -> None:
         if self.keeper is not None:
-            self.keeper.keep_last(self._checkpoint())
+            with span("checkpoint"):
+                self.keeper.keep_last(self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
         self.state.schedule = self.schedule.state()

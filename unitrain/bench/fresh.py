@@ -1,0 +1,85 @@
+"""Peak memory of training in a process of its own, where nothing is left over from what was timed before.
+
+The process has its framework imported, and has trained a tiny model, before it begins to count.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from unitrain.bench.models import TimedModel, layer_model, reread
+from unitrain.bench.sides import Side
+
+# Of a process that imports TensorFlow on a busy machine, and trains two blocks.
+_SECONDS = 300.0
+
+
+def peak_bytes(model: TimedModel, side: Side, batch: int, steps: int, threads: int) -> int | None:
+    """Train two blocks in a fresh process; return by how much it grew: data, weights, activations, optimizer.
+
+    None where the system does not tell, the process breaks off, or the model was made without a file.
+    """
+    if model.file is None:
+        return None
+    request = {
+        "name": model.name,
+        "file": str(model.file),
+        "arguments": dict(model.arguments),
+        "seed": model.seed,
+        "backend": side.name,
+        "device": side.device,
+        "batch": batch,
+        "steps": steps,
+        "threads": threads,
+    }
+    paths = [path for path in sys.path if path]
+    code = f"import sys; sys.path[:0] = {paths!r}; from unitrain.bench.fresh import main; main()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    last = done.stdout.strip().rpartition("\n")[2]
+    return int(last) if done.returncode == 0 and last.isdecimal() else None
+
+
+def main() -> None:
+    """Answer one request from standard input."""
+    request = json.load(sys.stdin)
+    found = _measure(request)
+    print("" if found is None else found)
+
+
+def _measure(request: dict[str, Any]) -> int | None:
+    from unitrain.backends import load_backend
+    from unitrain.backends.toolkit import load_toolkit
+    from unitrain.bench.machine import peak_memory, reset_peak_memory
+    from unitrain.bench.training import experiment
+
+    side = Side(load_backend(request["backend"]), load_toolkit(request["backend"]), request["device"])
+    side.toolkit.prepare(request["threads"])
+
+    def train(model: TimedModel, batch: int, steps: int) -> None:
+        (entry,) = experiment(model, [side], request["device"], steps, batch).entries
+        call = entry.build()
+        assert call is not None
+        for _ in range(2):
+            call.run()
+            side.wait()
+
+    train(layer_model("warm", {"type": "dense", "units": 2}, [4], 0), 2, 2)
+    model = reread(request["name"], Path(request["file"]), request["arguments"], request["seed"])
+    before = reset_peak_memory()
+    train(model, request["batch"], request["steps"])
+    peak = peak_memory()
+    return None if before is None or peak is None else max(peak - before, 0)
