@@ -11,6 +11,7 @@ from conformance.cases import CASES, case_inputs, case_output_gradient, case_wei
 
 from unitrain.backends import load_backend
 from unitrain.backends.contract import Precision, Program, Settings
+from unitrain.backends.precision import MIXED
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
@@ -28,6 +29,10 @@ RUNS: list[tuple[str, Precision]] = [
     ("keras", "bfloat16"),
     ("keras", "float16"),
     ("onnx", "float16"),
+    ("torch", "mixed_bfloat16"),
+    ("torch", "mixed_float16"),
+    ("keras", "mixed_bfloat16"),
+    ("keras", "mixed_float16"),
 ]
 SUITE = {f"{case.layer.type}_{number}": case for number, case in enumerate(CASES)}
 STEP = 5
@@ -70,7 +75,9 @@ def test_every_layer_loses_no_more_than_rounding(backend: str, precision: Precis
         assert arrays.keys() == reference[kind].keys()
         for name, array in arrays.items():
             assert array.dtype == np.float32, name
-            np.testing.assert_array_equal(array, rounded(array, precision), err_msg=f"{name}: not of {precision}")
+            # Gradients by what mixed precision keeps in float32, such as scales of norms, are not rounded to 16 bits.
+            if kind != "parameter" or precision not in MIXED:
+                np.testing.assert_array_equal(array, rounded(array, precision), err_msg=f"{name}: not of {precision}")
             verdict = judge(array, reference[kind][name], narrow[kind][name], precision=precision)
             if not verdict.passed:
                 failed.append(f"{kind} {name}: {verdict}")
@@ -136,7 +143,8 @@ def test_weights_come_back_rounded_once(backend: str, precision: Precision) -> N
     weights = {name: stream(0, name).normal(size=p.shape).astype(np.float32) for name, p in graph.parameters.items()}
     program = compiled(backend, precision, graph, weights)
     for name, array in program.weights().items():
-        np.testing.assert_array_equal(array, rounded(weights[name], precision))
+        kept = weights[name] if precision in MIXED else rounded(weights[name], precision)
+        np.testing.assert_array_equal(array, kept)
     for found in (program.predict({"x": np.zeros((0, 4), np.float32)}), program.activations({"x": np.ones((2, 4))})):
         assert found["y"].dtype == np.float32
 

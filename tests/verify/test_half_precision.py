@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as stn
 
 from unitrain.backends import load_backend
 from unitrain.backends.contract import Precision, Settings
+from unitrain.backends.precision import MIXED, computed_in
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Made
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
@@ -72,7 +73,7 @@ def test_float64_is_rounded_once() -> None:
 
 def test_the_formats_are_those_of_torch() -> None:
     for precision, form in FORMATS.items():
-        info = torch.finfo(getattr(torch, precision))
+        info = torch.finfo(getattr(torch, computed_in(precision)))
         assert (form.largest, 2.0**form.lowest, 2 * form.roundoff) == (info.max, info.tiny, info.eps)
 
 
@@ -161,7 +162,17 @@ def small_subject() -> Subject:
     )
 
 
-@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("precision", MIXED)
+def test_right_models_pass_in_mixed_precision(precision: Precision) -> None:
+    subject = read_subject(MODELS / "resnet20.yaml", [], None)
+    report = verify(subject, {"torch": "cpu", "keras": "cpu", "onnx": "cpu"}, precision=precision)
+    assert report.passed, [str(cause) for cause in report.causes]
+    assert report.levels == ("forward", "backward")
+    assert {item.backend for item in report.findings} == {"torch", "keras"}
+    assert any(note.startswith("onnx is left out") for note in report.notes)
+
+
+@pytest.mark.parametrize("precision", [*HALVES, *MIXED])
 def test_a_planted_fault_is_named(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify(small_subject(), {"torch": "cpu"}, precision=precision).passed
     table: dict[Any, Any] = IMPLEMENTATIONS

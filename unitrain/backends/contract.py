@@ -21,7 +21,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 # A tensor of whichever framework the namespace belongs to.
 Tensor = Any
 
-Precision = Literal["float32", "float64", "float16", "bfloat16"]
+Precision = Literal["float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"]
 
 
 class ArrayNamespace(Protocol):
@@ -217,6 +217,10 @@ class Plan:
         Whether the accumulated gradient is applied after the step, bool ``[steps]``.
     first_step
         Number of the first step since the start of training: keys the dropout masks.
+    loss_scale
+        What losses are multiplied by for the backward pass, and gradients divided by after it, so that they do not
+        vanish in float16 (Micikevicius et al. 2018, section 3.2). An update whose gradient is not finite is then not
+        applied, and ends the block. None for no such scale.
     """
 
     indices: npt.NDArray[np.int32]
@@ -224,6 +228,7 @@ class Plan:
     scale: npt.NDArray[np.float64]
     apply: npt.NDArray[np.bool_]
     first_step: int
+    loss_scale: float | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -240,10 +245,15 @@ class Statistics:
         entry, that step was not applied, and the block ended there.
     metric_terms
         ``{label: (numerator, denominator)}``, summed over the steps done.
+    skipped
+        Whether the block ended with its last step done because the update there was not applied: under
+        `Plan.loss_scale` its gradient was not finite. Weights and slots have not moved, gradients accumulated for it
+        are dropped, and the running statistics of batches whose own gradient was not finite have not moved either.
     """
 
     losses: npt.NDArray[np.float64]
     metric_terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -256,17 +266,22 @@ class Settings:
         A device name that `Backend.resolve_device` returned.
     precision
         Working dtype of weights, activations and gradients, one of the backend's `Backend.precisions`. Of a program
-        in ``float16`` or ``bfloat16`` all arrays that come out are float32 and hold numbers of that format.
+        in ``float16`` or ``bfloat16`` all arrays that come out are float32 and hold numbers of that format. Of a
+        ``mixed_`` one weights are float32, and layers compute in 16 bits: see `unitrain.backends.precision`.
     seed
         Keys the dropout masks in deterministic mode, seeds the framework's own generator otherwise.
     deterministic
         Dropout masks from the project's generator, the same on every backend.
+    tf32
+        Let a CUDA device round what enters products of float32 to 10 bits of fraction, which is faster. Nothing else
+        knows TensorFloat-32.
     """
 
     device: str = "cpu"
     precision: Precision = "float32"
     seed: int = 0
     deterministic: bool = True
+    tf32: bool = False
 
 
 class Program(Protocol):

@@ -157,6 +157,7 @@ def _plain(
 
 
 def _recipe(loaded: LoadedRecipe, trained: TrainedRun | None) -> Subject:
+    from unitrain.backends.precision import stored_in
     from unitrain.train.session import prepare_data
     from unitrain.weights.initialize import initialize
 
@@ -174,7 +175,7 @@ def _recipe(loaded: LoadedRecipe, trained: TrainedRun | None) -> Subject:
         inputs = _drawn(graph, recipe.seed)
         reason = str(error).splitlines()[0]
         notes.append(f"compared on inputs drawn at random, as the recipe's data cannot be read: {reason}")
-    precision = recipe.training.precision
+    precision = stored_in(recipe.training.precision)
     return Subject(recipe.name, graph, weights, precision, inputs, tuple(notes), loaded.model.to_yaml())
 
 

@@ -20,6 +20,9 @@ def fit(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set training.epochs=N.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Short for --set training.batch_size=N.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, float64, mixed_bfloat16 or mixed_float16; short for --set.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -59,7 +62,13 @@ def fit(
             allowed="--dry-run with a recipe, without --profile",
         )
     overrides = list(set_ or [])
-    for name, value in (("training.epochs", epochs), ("training.batch_size", batch_size), ("seed", seed)):
+    shorts: dict[str, int | str | None] = {
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.precision": precision,
+        "seed": seed,
+    }
+    for name, value in shorts.items():
         if value is not None:
             overrides.append(f"{name}={value}")
 

@@ -40,7 +40,8 @@ def show_values(values: Mapping[str, Any]) -> str:
 def show_start(event: RunStart) -> str:
     """Describe the run: a line for the model, and one for each thing to know of the data."""
     lines = [
-        f"{event.name}: {event.parameters:,} parameters on {event.backend} ({event.device})",
+        f"{event.name}: {event.parameters:,} parameters on {event.backend} ({event.device})"
+        + ("" if event.precision == "float32" else f" in {event.precision}"),
         *event.notes,
     ]
     return "\n".join(lines)
@@ -60,6 +61,11 @@ def show_epoch(event: EpochDone, epochs: int) -> str:
 def show_end(event: RunEnd) -> str:
     """Describe how the run ended."""
     lines = [f"{event.message} ({_duration(event.seconds)}, {event.updates:,} updates)"]
+    if event.skipped:
+        updates = "1 update was" if event.skipped == 1 else f"{event.skipped:,} updates were"
+        lines.append(
+            f"{updates} skipped, where gradients overflowed float16; the loss scale ended at {event.loss_scale:,.0f}"
+        )
     if event.best_epoch is not None:
         lines.append(f"kept the weights of epoch {event.best_epoch} (*)")
     for part, values in (("validation", event.validation), ("test", event.test)):

@@ -37,7 +37,7 @@ def verify(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Length of the training runs, in batches.")] = 200,
     dtype: Annotated[
-        str, typer.Option(help="float32, float64, float16 or bfloat16: in which the backends work.")
+        str, typer.Option(help="float32, float64, float16, bfloat16, or one of the last two with mixed_ before it.")
     ] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto; NumPy stays on the CPU.")] = "cpu",
     seed: Annotated[int | None, typer.Option(min=0, help="Keys weights, drawn data and dropout.")] = None,

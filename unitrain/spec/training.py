@@ -56,7 +56,11 @@ class TrainingSpec(Spec):
     checkpoint_every
         Epochs between checkpoints of the last state.
     precision
-        Working dtype of weights, activations and gradients.
+        ``float32`` or ``float64``: dtype of weights, activations and gradients. ``mixed_bfloat16`` or
+        ``mixed_float16``: weights and optimizer state in float32, layers in 16 bits; in float16 with a loss scale that
+        adapts itself. Not on NumPy.
+    tf32
+        Let CUDA devices round what enters products of float32 to TensorFloat-32. Without effect elsewhere.
     """
 
     epochs: PositiveInt = 10
@@ -70,4 +74,5 @@ class TrainingSpec(Spec):
     early_stopping: EarlyStopping | None = None
     keep_best: str | None = "loss"
     checkpoint_every: PositiveInt = 1
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "float64", "mixed_bfloat16", "mixed_float16"] = "float32"
+    tf32: bool = False

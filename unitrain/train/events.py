@@ -16,7 +16,9 @@ class RunStart:
     Parameters
     ----------
     notes
-        What a user should know of the data: sizes, leaks, constant columns.
+        What a user should know of the data: sizes, leaks, constant columns; and settings that have no effect here.
+    precision
+        `TrainingSpec.precision`.
     """
 
     name: str
@@ -29,6 +31,7 @@ class RunStart:
     parameters: int
     notes: tuple[str, ...] = ()
     first_epoch: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ class RunEnd:
         A sentence for the user, with what to do next where there is something.
     best_epoch
         Epoch of the kept weights, or None when the last ones are kept.
+    skipped, loss_scale
+        Updates that were skipped because scaled gradients overflowed, and the last scale; of training in
+        ``mixed_float16``.
     """
 
     reason: str
@@ -100,6 +106,8 @@ class RunEnd:
     best_epoch: int | None
     validation: Values = field(default_factory=dict)
     test: Values = field(default_factory=dict)
+    skipped: int = 0
+    loss_scale: float | None = None
 
 
 class Observer:

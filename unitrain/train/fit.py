@@ -127,7 +127,7 @@ def rehearse(
         f"{count_samples(run.prepared.test):,} test samples",
         f"  would run   {loaded.recipe.training.epochs} epochs of {batches.batches_per_epoch} batches, "
         f"{updates:,} updates",
-        *(f"  note        {line}" for line in run.prepared.report.lines()),
+        *(f"  note        {line}" for line in start.notes),
     ]
 
 

@@ -49,7 +49,7 @@ class TrainedRun:
         loaded = load_run(folder)
         place = Place.choose(loaded, backend, device)
         weights = load_weights(folder.weights, loaded.graph)
-        program = place.backend.compile(loaded.graph, weights, settings(loaded, place.device))
+        program = place.backend.compile(loaded.graph, weights, settings(loaded, place))
         preprocessing = Preprocessing.from_plain(folder.read_json(folder.preprocessing))
         return cls(folder, loaded, place, program, preprocessing)
 

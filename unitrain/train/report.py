@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unitrain.report.run_page import render_run_page, write_run_page
 from unitrain.train.run_folder import RunFolder
@@ -21,6 +22,7 @@ def write_report(folder: RunFolder, classes: Sequence[str]) -> None:
             f"the weights of epoch {result['best_epoch']}" if result["best_epoch"] else "the last weights",
         ),
         ("backend", f"{environment['backend']} on {environment['device']}"),
+        *([("precision", _loss_scale(result))] if result["loss_scale"] is not None else []),
         ("seed", f"{environment['seed']}" + (", deterministic" if environment["deterministic"] else "")),
         ("started", environment["started"]),
         *(("data", line) for line in environment["data"]),
@@ -38,3 +40,8 @@ def write_report(folder: RunFolder, classes: Sequence[str]) -> None:
         ],
     )
     write_run_page(folder.report, page)
+
+
+def _loss_scale(result: Mapping[str, Any]) -> str:
+    """Tell how the loss scale went; ``mixed_float16`` alone has one."""
+    return f"mixed_float16, loss scale {result['loss_scale']:,.0f} at the end, {result['skipped']:,} updates skipped"

@@ -31,6 +31,7 @@ from unitrain.train.session import (
     count_samples,
     make_update,
     prepare_data,
+    setting_notes,
     settings,
 )
 from unitrain.train.tracking import trackers
@@ -78,7 +79,7 @@ class Run:
             _check_checkpoint(graph, update, checkpoint)
         with span("build program"):
             weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
-            program = place.backend.compile(graph, weights, settings(loaded, place.device), measures.rule(update))
+            program = place.backend.compile(graph, weights, settings(loaded, place), measures.rule(update))
         if checkpoint is not None:
             program.load_slots(checkpoint.slots)
         spec = recipe.training
@@ -113,8 +114,9 @@ class Run:
             len(data),
             count_samples(prepared.validation),
             graph.parameter_count(trainable=True),
-            tuple(prepared.report.lines()),
+            (*prepared.report.lines(), *setting_notes(loaded, place)),
             0 if checkpoint is None else checkpoint.state.epoch,
+            spec.precision,
         )
         return cls(loaded, place, prepared, program, trainer, measures, start, checkpoint)
 
@@ -224,7 +226,7 @@ def _validation(
     evaluator = measures.evaluator(loaded.recipe.training.evaluation_batch_size)
     if AVERAGE not in make_update(loaded).slots:
         return lambda: evaluator.evaluate(program, data)
-    averaged = place.backend.compile(loaded.graph, program.weights(), settings(loaded, place.device))
+    averaged = place.backend.compile(loaded.graph, program.weights(), settings(loaded, place))
 
     def validate() -> dict[str, Any]:
         averaged.load_weights(averaged_weights(program))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from unitrain.backends import load_backend, load_training_backend, resolve_device
 from unitrain.backends.contract import Backend, Batchable, Program, Settings
+from unitrain.backends.precision import check_precision, stored_in
 from unitrain.data.dataset import Split as DataSplit
 from unitrain.data.load import prepare
 from unitrain.data.prepared import Prepared
@@ -36,10 +37,16 @@ class Place:
         Raises
         ------
         InputError
-            The backend or device is not there, or the place is for training and the backend cannot.
+            The backend or device is not there, or the place is for training and the backend cannot, or not in the
+            recipe's precision.
         """
         load = load_training_backend if training else load_backend
         chosen = load(backend or loaded.recipe.backend)
+        if training:
+            try:
+                check_precision(chosen.name, chosen.precisions, loaded.recipe.training.precision)
+            except InputError as error:
+                raise loaded.locate(error, ("training",)) from None
         return cls(chosen, resolve_device(chosen, device or loaded.recipe.device))
 
 
@@ -136,10 +143,18 @@ def _check_names(name: str, classes: Sequence[str], width: int, ignored: int | N
         )
 
 
-def settings(loaded: LoadedRecipe, device: str) -> Settings:
-    """Return how a recipe's program runs."""
-    recipe = loaded.recipe
-    return Settings(device, recipe.training.precision, recipe.seed, recipe.deterministic)
+def settings(loaded: LoadedRecipe, place: Place) -> Settings:
+    """Return how a recipe's program runs; in the precision of its weights where the backend knows no mixed one."""
+    recipe, precision = loaded.recipe, loaded.recipe.training.precision
+    chosen = precision if precision in place.backend.precisions else stored_in(precision)
+    return Settings(place.device, chosen, recipe.seed, recipe.deterministic, recipe.training.tf32)
+
+
+def setting_notes(loaded: LoadedRecipe, place: Place) -> tuple[str, ...]:
+    """Return a line for each setting that has no effect where a recipe runs."""
+    if not loaded.recipe.training.tf32 or place.device.startswith("cuda"):
+        return ()
+    return (f"training.tf32 has no effect on the device '{place.device}': TensorFloat-32 is for CUDA devices",)
 
 
 def make_update(loaded: LoadedRecipe) -> Update:

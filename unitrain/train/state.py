@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from unitrain.train.loss_scale import LossScale
+
 
 @dataclass
 class TrainingState:
@@ -17,7 +19,7 @@ class TrainingState:
     batch
         Batches completed of the epoch that is under way.
     batches, updates
-        Batches and updates since the start of training.
+        Batches and updates since the start of training; updates that were skipped are not counted.
     seconds
         Training time so far, pauses between resumes left out.
     loss_sum, samples, metric_terms
@@ -26,6 +28,8 @@ class TrainingState:
         Best monitored value and its epoch (None before the first evaluation), and evaluations since.
     schedule
         The memory of a schedule that reacts to validation.
+    loss_scale
+        That of a run in ``mixed_float16``, else None.
     """
 
     epoch: int = 0
@@ -41,6 +45,7 @@ class TrainingState:
     stopping_best: float | None = None
     bad_evaluations: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
+    loss_scale: LossScale | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the state as JSON values."""
@@ -50,7 +55,8 @@ class TrainingState:
     def from_plain(cls, plain: dict[str, Any]) -> TrainingState:
         """Rebuild the state from `to_plain`."""
         terms = {label: (float(a), float(b)) for label, (a, b) in plain["metric_terms"].items()}
-        return cls(**{**plain, "metric_terms": terms})
+        scale = plain.get("loss_scale")
+        return cls(**{**plain, "metric_terms": terms, "loss_scale": scale and LossScale(**scale)})
 
     def begin_epoch(self) -> None:
         """Forget the sums of the epoch that has ended."""

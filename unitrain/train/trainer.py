@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,11 +17,14 @@ from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.diagnosis import first_non_finite
 from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd
+from unitrain.train.loss_scale import LossScale
 from unitrain.train.metrics import HostMetric
 from unitrain.train.plan import Batches, BlockLength
 from unitrain.train.schedules import Schedule
 from unitrain.train.state import TrainingState
 from unitrain.train.update import Update
+
+_OVERFLOW = "gradients overflow float16 at every loss scale down to 1: mixed_bfloat16 has the range of float32"
 
 
 class Validation(Protocol):
@@ -110,6 +113,8 @@ class Trainer:
         self.state = state or TrainingState()
         if self.state.schedule:
             self.schedule.load_state(self.state.schedule)
+        if self.spec.precision == "mixed_float16" and self.state.loss_scale is None:
+            self.state.loss_scale = LossScale()
         self._placed = None if self.augment else self.program.place(self.data)
         self._clock = time.perf_counter()
         self._seconds_before = self.state.seconds
@@ -132,14 +137,16 @@ class Trainer:
         while state.batch < self.batches.batches_per_epoch:
             first = state.batch
             end = self.batches.block_end(first, self._block_length.length)
-            plan, rates = self._plan(order, first, self._within_step_limit(first, end))
+            plan, rates = self._plan(order, first, self._within_limits(first, end))
             started = time.perf_counter()
             statistics = self._run_block(plan)
             self._rate = float(rates[-1])
             seconds = time.perf_counter() - started
-            self._block_length.observe(len(plan), seconds)
+            self._block_length.observe(len(statistics.losses), seconds)
             if not self._account(plan, statistics):
                 return self._not_finite(plan, statistics)
+            if self._scale is not None and self._scale.exhausted:
+                return self._end("not finite", _OVERFLOW)
             state.seconds = self._seconds_before + time.perf_counter() - self._clock
             event = BlockDone(
                 state.epoch + 1,
@@ -156,13 +163,17 @@ class Trainer:
                 return stop
         return None
 
-    def _within_step_limit(self, first: int, end: int) -> int:
-        """Shorten a block so that it does not pass the limit of updates."""
-        if self.spec.max_steps is None:
-            return end
-        left = self.spec.max_steps - self.state.updates
+    @property
+    def _scale(self) -> LossScale | None:
+        """The loss scale, where there is one."""
+        return self.state.loss_scale if self.spec.precision == "mixed_float16" else None
+
+    def _within_limits(self, first: int, end: int) -> int:
+        """Shorten a block so that it does not pass the limit of updates, nor the next change of the loss scale."""
         first_group = first - first % self.batches.accumulate
-        return max(first + 1, min(end, first_group + left * self.batches.accumulate))
+        limits = [] if self.spec.max_steps is None else [self.spec.max_steps - self.state.updates]
+        limits += [] if self._scale is None else [self._scale.room]
+        return max(first + 1, min([end, *(first_group + left * self.batches.accumulate for left in limits)]))
 
     def _plan(self, order: npt.NDArray[np.int32], first: int, end: int) -> tuple[Plan, npt.NDArray[np.float64]]:
         groups = [self.batches.group(batch) for batch in range(first, end)]
@@ -174,7 +185,8 @@ class Trainer:
         rates = self.schedule.learning_rates(self.state.updates, count)
         coefficients = self.update.coefficients(rates, self.state.updates)[number]
         rows = self.batches.rows(order, first, end)
-        return Plan(rows, coefficients, scale, apply, self.state.batches), rates
+        loss_scale = None if self._scale is None else self._scale.value
+        return Plan(rows, coefficients, scale, apply, self.state.batches, loss_scale), rates
 
     def _run_block(self, plan: Plan) -> Statistics:
         if self.augment is None:
@@ -191,17 +203,21 @@ class Trainer:
         )
         indices = np.arange(plan.indices.size, dtype=np.int32).reshape(plan.indices.shape)
         placed = self.program.place(block)
-        return self.program.run_steps(placed, Plan(indices, plan.coefficients, plan.scale, plan.apply, plan.first_step))
+        return self.program.run_steps(placed, replace(plan, indices=indices))
 
     def _account(self, plan: Plan, statistics: Statistics) -> bool:
         """Add a block to the state; return False when its last loss is not finite."""
         state = self.state
-        finite = bool(np.isfinite(statistics.losses).all()) and len(statistics.losses) == len(plan)
+        finite = bool(np.isfinite(statistics.losses).all())
+        finite &= len(statistics.losses) == len(plan) or statistics.skipped
         done = len(statistics.losses) - (0 if finite else 1)
         batch_size = plan.indices.shape[1]
         state.batch += done
         state.batches += done
-        state.updates += int(plan.apply[:done].sum())
+        applied = int(plan.apply[:done].sum()) - statistics.skipped
+        state.updates += applied
+        if self._scale is not None:
+            self._scale.observe(applied, statistics.skipped)
         state.samples += done * batch_size
         state.loss_sum += float(statistics.losses[:done].sum()) * batch_size
         for label, (numerator, denominator) in statistics.metric_terms.items():
@@ -337,4 +353,6 @@ class Trainer:
             self.state.seconds,
             self.state.best_epoch,
             self._validation,
+            skipped=0 if self._scale is None else self._scale.skipped,
+            loss_scale=None if self._scale is None else self._scale.value,
         )

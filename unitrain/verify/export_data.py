@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays
+from unitrain.backends.precision import stored_in
 from unitrain.data.encoders import CategoryEncoder, Encoder, IntegerEncoder, NumericEncoder, PixelEncoder
 from unitrain.data.raw import Raw
 from unitrain.data.sources import read_source
@@ -66,7 +67,7 @@ def export_with_preprocessing(
             weights,
             place,
             opset=opset or DEFAULT_OPSETS["unitrain"],
-            precision=trained.loaded.recipe.training.precision,
+            precision=stored_in(trained.loaded.recipe.training.precision),
             preprocessing=description,
         )
         return Written(lambda: export.load_onnx(place, names))
@@ -197,7 +198,7 @@ class _Compared:
         if not kept.any():
             raise InputError("the run predicts none of the rows that were tried", file=raw.origin.file)
         prepared = trained.preprocessing.apply(raw.take(kept)).inputs
-        cast = Cast.of({}, trained.loaded.recipe.training.precision, 0)
+        cast = Cast.of({}, stored_in(trained.loaded.recipe.training.precision), 0)
         predicted = []
         for runner in (cast.reference, *cast.yardsticks):
             outputs = runner.program("model", graph, weights).predict(prepared, max(BATCHES))

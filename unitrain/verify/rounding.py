@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays, Precision
-from unitrain.backends.precision import HALF
+from unitrain.backends.precision import HALF, MIXED
 
 Array = npt.NDArray[Any]
 
@@ -61,6 +61,8 @@ FORMATS: dict[Precision, Format] = {
     "bfloat16": Format(8, -126, 127),
     "float16": Format(11, -14, 15, flushed=False),
 }
+# Layers of mixed precision give numbers of 16 bits.
+FORMATS |= {mixed: FORMATS[half] for mixed, half in MIXED.items()}
 
 
 def rounded(array: Array, precision: Precision) -> Array:

@@ -41,7 +41,8 @@ from unitrain.verify.verdict import Verdict, judge
 Tell = Callable[[str], None]
 Tensors = dict[TensorName, Array]
 
-# What is compared in 16 bits. To train in them takes float32 copies of the weights: that is mixed precision.
+# What is compared in 16 bits. To train takes float32 copies of the weights: that is mixed precision, whose updates are
+# float32's, of gradients that are compared here.
 HALF_LEVELS: frozenset[Level] = frozenset({"forward", "backward"})
 
 
@@ -94,7 +95,7 @@ def verify(
         )
     report = Session(subject.rounded(precision), cast, kept, steps, tell=tell).run()
     out = ", ".join(level for level in LEVELS if level in levels and level not in kept)
-    report.notes += [f"left out in {precision}, in which nothing is trained: {out}"] if out else []
+    report.notes += [f"left out in {precision}, which is compared in results and gradients alone: {out}"] if out else []
     return report
 
 

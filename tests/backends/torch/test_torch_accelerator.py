@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unitrain.backends.contract import Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Precision, Settings, Statistics, TrainingRule
 from unitrain.backends.torch import BACKEND
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
@@ -54,17 +54,19 @@ def data(bad: int | None = None) -> Batchable:
 class Run:
     """A program that reads losses in passing, or one that does not."""
 
-    def __init__(self, graph: Graph, reads: bool) -> None:
+    def __init__(self, graph: Graph, reads: bool, precision: Precision = "float64") -> None:
         self.update = Update(Adam(clip_norm=1.0, ema=0.9), dict.fromkeys(graph.parameters, True))
         loss = CrossEntropy(class_weights=(1.0, 2.0, 0.5))
         rule = TrainingRule(
             {"logits": (1.0, make_loss(loss))}, [("accuracy", "logits", make_metric(Accuracy()))], self.update
         )
-        self.program: Any = BACKEND.compile(graph, initialize(graph, 0), Settings(precision="float64"), rule)
+        self.program: Any = BACKEND.compile(graph, initialize(graph, 0), Settings(precision=precision), rule)
         assert self.program._reads
         self.program._reads = reads
 
-    def steps(self, samples: Batchable, first: int, count: int, accumulate: int = 1) -> Statistics:
+    def steps(
+        self, samples: Batchable, first: int, count: int, accumulate: int = 1, loss_scale: float | None = None
+    ) -> Statistics:
         """Train over the samples in their order, five batches of them."""
         numbers = np.arange(first, first + count)
         plan = Plan(
@@ -73,6 +75,7 @@ class Run:
             np.full(count, 1.0 / accumulate),
             numbers % accumulate == accumulate - 1,
             first,
+            loss_scale,
         )
         found: Statistics = self.program.run_steps(self.program.place(samples), plan)
         return found
@@ -144,6 +147,36 @@ def test_a_block_reads_nothing_before_its_end(graph: Graph, reads: bool) -> None
     with Reads() as counter:
         run.steps(data(), 0, 4)
     assert len(counter.seen) == (4 if reads else 0)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_scaled_block_of_mixed_precision_reads_nothing_before_its_end(graph: Graph, accumulate: int) -> None:
+    runs = [Run(graph, reads, "mixed_float16") for reads in (True, False)]
+    read = runs[0].steps(data(), 0, 4, accumulate, 2.0**12)
+    with Reads() as counter:
+        unread = runs[1].steps(data(), 0, 4, accumulate, 2.0**12)
+    assert not counter.seen
+    assert not read.skipped
+    np.testing.assert_array_equal(unread.losses, read.losses)
+    assert unread.metric_terms == read.metric_terms
+    assert_equal(*runs)
+
+
+def test_steps_after_a_skipped_update_are_in_vain(graph: Graph) -> None:
+    # Such a scale makes every gradient infinite in float16.
+    runs = [Run(graph, reads, "mixed_float16") for reads in (True, False)]
+    start = runs[0].state()
+    for accumulate in (1, 2):
+        read, unread = (run.steps(data(), 0, 4, accumulate, 2.0**40) for run in runs)
+        assert read.skipped
+        assert unread.skipped
+        assert len(unread.losses) == accumulate
+        np.testing.assert_array_equal(unread.losses, read.losses)
+        assert unread.metric_terms == read.metric_terms
+        for run in runs:
+            found = run.state()
+            for name, array in start.items():
+                np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_constants_go_to_the_device_once() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 import torch
 
 from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
-from unitrain.backends.torch import BACKEND
-from unitrain.backends.torch.runtime import reproducible, seeded
+from unitrain.backends.torch import BACKEND, runtime
+from unitrain.backends.torch import program as programs
+from unitrain.backends.torch.runtime import reproducible, seeded, tensor_float32
 from unitrain.graph.resolve import resolve
 from unitrain.spec.losses import MeanSquaredError
 from unitrain.spec.model import ModelSpec
@@ -45,13 +48,80 @@ def test_reproducible_cuda_is_a_matter_of_the_run() -> None:
         "enabled": before["enabled"],
         "benchmark": False,
         "deterministic": True,
-        "tf32": False,
+        "tf32": before["tf32"],
         "algorithms": True,
         "warn": True,
     }
     assert flags() == before
     with reproducible(torch.device("cpu")):
         assert flags() == before
+
+
+@pytest.fixture
+def words() -> Iterator[dict[str, str]]:
+    """Return what torch holds of TensorFloat-32, and put it back."""
+    before = precisions()
+    yield before
+    cudnn: Any = torch.backends.cudnn
+    torch.backends.cuda.matmul.fp32_precision = before["matmul"]
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before["conv"], before["rnn"]
+
+
+def precisions() -> dict[str, str]:
+    cudnn: Any = torch.backends.cudnn
+    owners = {"matmul": torch.backends.cuda.matmul, "conv": cudnn.conv, "rnn": cudnn.rnn}
+    return {name: owner.fp32_precision for name, owner in owners.items()}
+
+
+@pytest.mark.parametrize(("allowed", "word"), [(False, "ieee"), (True, "tf32")])
+@pytest.mark.parametrize("users", ["none", "tf32", "ieee"])
+def test_tensor_float_32_is_a_matter_of_the_run(words: dict[str, str], allowed: bool, word: str, users: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = users
+    before, inside = precisions(), {}
+
+    def fail() -> None:
+        inside.update(precisions())
+        raise KeyError
+
+    device = torch.device("cuda", 0)
+    with pytest.raises(KeyError), tensor_float32(device, allowed), reproducible(device):
+        fail()
+    assert inside == dict.fromkeys(before, word)
+    assert precisions() == before
+    with tensor_float32(torch.device("cpu"), allowed):
+        assert precisions() == before
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_switches_of_older_torch(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_WORDS", False)
+
+    def switches() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = switches()
+    with tensor_float32(torch.device("cuda", 0), allowed):
+        assert switches() == (allowed, allowed)
+    assert switches() == before
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_a_program_states_its_choice_whatever_it_does(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def spy(device: torch.device, allowed: bool) -> Iterator[None]:
+        seen.append((device.type, allowed))
+        yield
+
+    monkeypatch.setattr(programs, "tensor_float32", spy)
+    one = made(Settings(tf32=tf32))
+    x, targets = {"x": np.ones((2, 3), np.float32)}, {"y": np.zeros((2, 2), np.float32)}
+    one.run_steps(one.place(Batchable(x, targets)), PLAN)
+    one.predict(x)
+    one.activations(x)
+    one.differentiate(x, {"y": np.ones((2, 2), np.float32)})
+    assert seen == [("cpu", tf32)] * 4
 
 
 def test_the_generator_goes_on_where_it_was() -> None:
@@ -68,15 +138,22 @@ def test_the_generator_goes_on_where_it_was() -> None:
         assert torch.equal(torch.rand(3), inside)
 
 
+PLAN = Plan(np.zeros((1, 2), np.int32), np.full((1, 2), 0.1), np.ones(1), np.ones(1, bool), 0)
+
+
 @pytest.fixture
 def program() -> Any:
+    return made(Settings(precision="float64"))
+
+
+def made(settings: Settings) -> Any:
     graph = resolve(
         ModelSpec.model_validate(
             {"inputs": {"x": {"shape": [3]}}, "layers": [{"type": "dense", "name": "y", "units": 2}]}
         )
     )
     rule = TrainingRule({"y": (1.0, make_loss(MeanSquaredError()))}, (), Update(Sgd(), {"y.kernel": True}))
-    return BACKEND.compile(graph, initialize(graph, 0), Settings(precision="float64"), rule)
+    return BACKEND.compile(graph, initialize(graph, 0), settings, rule)
 
 
 def test_building_draws_nothing_from_the_generator(program: Any) -> None:
@@ -93,8 +170,7 @@ def test_a_program_differentiates_whatever_the_caller_has_switched_off(program: 
     with mode():
         found = program.differentiate(x, seeds)
         before = program.weights()["y.kernel"]
-        plan = Plan(np.zeros((1, 2), np.int32), np.full((1, 2), 0.1), np.ones(1), np.ones(1, bool), 0)
-        program.run_steps(program.place(Batchable(x, {"y": np.zeros((2, 2))})), plan)
+        program.run_steps(program.place(Batchable(x, {"y": np.zeros((2, 2))})), PLAN)
         assert (program.weights()["y.kernel"] != before).any()
     for mine, other in zip(expected, found, strict=True):
         for name, array in mine.items():

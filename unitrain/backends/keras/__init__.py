@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from unitrain.backends.contract import Arrays, Precision, Program, Settings, TrainingRule
+from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
 
@@ -64,7 +65,7 @@ class KerasBackend:
 
     name = "keras"
     trains = True
-    precisions: tuple[Precision, ...] = ("float32", "float64", "float16", "bfloat16")
+    precisions: tuple[Precision, ...] = ("float32", "float64", *HALF)
 
     def devices(self) -> list[str]:
         """Return ``cpu`` and one ``cuda:N`` for each GPU that TensorFlow sees."""

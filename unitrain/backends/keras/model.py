@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitrain.backends.contract import Arrays, Settings
+from unitrain.backends.contract import Arrays, Precision, Settings
 
 # Imported for what they register: each fills its row of the table.
 from unitrain.backends.keras import (  # noqa: F401
@@ -32,6 +32,7 @@ from unitrain.backends.keras.registry import (
     Parts,
     Variable,
 )
+from unitrain.backends.precision import MIXED, stored_in
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers import LAYER_TYPES
 
@@ -73,20 +74,35 @@ def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel
     """Build a graph's functional model, on its device, with these weights (canonical)."""
     with tf.device(device_name(settings.device)):
         parts = Parts()
+        stored = stored_in(settings.precision)
         inputs = {
-            name: keras.Input(given.shape, dtype=settings.precision if given.dtype == "float" else "int32", name=name)
+            name: keras.Input(given.shape, dtype=stored if given.dtype == "float" else "int32", name=name)
             for name, given in graph.inputs.items()
+        }
+        mixed = settings.precision in MIXED
+        read = {
+            name: _brought(x, settings.precision, f"{name}.lowered")
+            if mixed and graph.inputs[name].dtype == "float"
+            else x
+            for name, x in inputs.items()
         }
         tensors: dict[str, KerasTensor] = {}
         for node in graph.nodes:
             context = Context(node, settings, parts)
-            sources = [inputs[name] if name in inputs else tensors[name] for name in node.inputs]
+            sources = [read[name] if name in read else tensors[name] for name in node.inputs]
             tensors[node.name] = IMPLEMENTATIONS[type(node.layer)](node.layer, context, *sources)
         outputs = {name: tensors[node] for name, node in graph.outputs.items()}
+        if mixed:
+            outputs = {name: _brought(output, stored, f"{name}.raised") for name, output in outputs.items()}
         model = keras.Model(plain_or_named(inputs), plain_or_named(outputs), name=_scope_name(graph.name))
         load(parts.bindings, weights)
     counters = [layer.step for layer in model.layers if isinstance(layer, CounterDropout)]
     return BuiltModel(model, tensors, parts.bindings, counters)
+
+
+def _brought(x: KerasTensor, precision: Precision, name: str) -> KerasTensor:
+    """Round or widen floats to what a policy's layers compute in."""
+    return keras.layers.Identity(dtype=precision, name=name)(x)
 
 
 def plain_or_named(tensors: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from unitrain.backends.keras.registry import Context, KerasTensor, implements, saved
+from unitrain.backends.keras.registry import Context, KerasTensor, computes_wide, implements, saved
 from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm, RmsNorm
 
 _AFFINE = {"scale": "gamma", "bias": "beta"}
@@ -61,9 +61,9 @@ def rms_norm(layer: RmsNorm, context: Context, x: KerasTensor) -> KerasTensor:
     """Keras' own layer where there is a scale, which it always has."""
     if layer.use_scale:
         return context.apply(
-            keras.layers.RMSNormalization, x, weights={"scale": "scale"}, axis=-1, epsilon=layer.epsilon
+            keras.layers.RMSNormalization, x, weights={"scale": "scale"}, wide=True, axis=-1, epsilon=layer.epsilon
         )
-    return context.apply(UnscaledRMSNormalization, x, epsilon=layer.epsilon)
+    return context.apply(UnscaledRMSNormalization, x, wide=True, epsilon=layer.epsilon)
 
 
 @saved
@@ -81,3 +81,7 @@ class UnscaledRMSNormalization(keras.layers.Layer):  # type: ignore[misc]  # Ker
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return {**super().get_config(), "epsilon": self.epsilon}
+
+
+# Keras' other norms compute in float32, with float32 scales and biases where the policy is a mixed one.
+computes_wide(keras.layers.RMSNormalization, UnscaledRMSNormalization)

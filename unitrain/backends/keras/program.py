@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -14,8 +15,9 @@ from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statis
 from unitrain.backends.indices import check_indices
 from unitrain.backends.keras.call import Call, compiled
 from unitrain.backends.keras.model import build_model, device_name, load
+from unitrain.backends.keras.runtime import tensor_float32
 from unitrain.backends.keras.training import Placed, Training
-from unitrain.backends.precision import host_dtype
+from unitrain.backends.precision import HALF, host_dtype, stored_in
 from unitrain.graph.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -35,12 +37,21 @@ class KerasProgram:
         self._built = build_model(graph, weights, settings)
         self.model = self._built.model
         self._device = device_name(settings.device)
-        self._dtype = tf.as_dtype(settings.precision)
+        self._dtype = tf.as_dtype(stored_in(settings.precision))
+        self._tf32 = settings.tf32
         self._call = Call(graph, self._built, self._dtype)
         self._tapped: Any = None
         self._inference: Callable[..., Any] | None = None
-        with tf.device(self._device):
-            self._training = None if rule is None else Training(self._call, rule, on_cpu=settings.device == "cpu")
+        # In 16 bits the sums over a row's windows would be rounded one by one.
+        by_rows = settings.device == "cpu" and settings.precision not in HALF
+        with self._placed():
+            self._training = None if rule is None else Training(self._call, rule, on_cpu=by_rows)
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Compute on the program's device, with TensorFloat-32 or without."""
+        with tf.device(self._device), tensor_float32(self._tf32):
+            yield
 
     def weights(self) -> dict[str, Array]:
         """Copy out all parameters, running statistics included, canonical names and layouts."""
@@ -78,7 +89,7 @@ class KerasProgram:
             An index is outside the table of an embedding it reaches.
         """
         check_indices(self.graph, data.inputs)
-        with tf.device(self._device):
+        with self._placed():
             return Placed(
                 {name: tf.constant(self._stored(data.inputs[name])) for name in self.graph.inputs},
                 {name: tf.constant(self._target(array)) for name, array in data.targets.items()},
@@ -96,7 +107,7 @@ class KerasProgram:
         """Train for the planned steps, up to the first whose loss is not finite; that one is not applied."""
         if self._training is None:
             raise ValueError("the program was compiled without a training rule")
-        with tf.device(self._device):
+        with self._placed():
             return self._training.run(placed, plan)
 
     def predict(self, inputs: Arrays, batch_size: int = 256) -> dict[str, Array]:
@@ -115,7 +126,7 @@ class KerasProgram:
                 for output, name in self.graph.outputs.items()
             }
         run = self._inference or self._compile_inference()
-        with tf.device(self._device):
+        with self._placed():
             chunks = [
                 run(self._call.prepare({name: inputs[name][first : first + batch_size] for name in self.graph.inputs}))
                 for first in range(0, samples, batch_size)
@@ -140,7 +151,7 @@ class KerasProgram:
         check_indices(self.graph, inputs)
         if self._tapped is None:
             self._tapped = keras.Model(self.model.input, self._built.tensors, name=self.model.name)
-        with tf.device(self._device):
+        with self._placed():
             outputs, _ = self._call(
                 self._call.prepare(inputs),
                 *self._call.state(),
@@ -155,7 +166,7 @@ class KerasProgram:
     ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
         """Return outputs, gradients by float inputs and by trainable parameters. Changes no state."""
         check_indices(self.graph, inputs)
-        with tf.device(self._device):
+        with self._placed():
             prepared = self._call.prepare(inputs)
             watched = {name: prepared[name] for name, given in self.graph.inputs.items() if given.dtype == "float"}
             parameters, moving = self._call.state()

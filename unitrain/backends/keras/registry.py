@@ -111,7 +111,8 @@ class Context:
         swapped
             Local name of the parameter whose last two axes Keras has the other way round.
         wide
-            In 16 bits take the kind's sibling in `WIDE`, where TensorFlow would add up many numbers in 16 bits.
+            In 16 bits take the kind's sibling in `WIDE`: where TensorFlow would add up many numbers in 16 bits, and
+            where mixed precision is to compute in float32.
         options
             The layer's arguments.
         """
@@ -147,7 +148,7 @@ def saved(thing: _Saved) -> _Saved:
 
 
 class _Wide:
-    """Mixed in before a layer: variables of 16 bits, arithmetic in float32; ``mixed_`` policies have it reversed."""
+    """Mixed in before a layer: arithmetic in float32, though its policy has variables or results of 16 bits."""
 
     @property
     def compute_dtype(self) -> str:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from unitrain.backends.contract import Plan, Statistics, Tensor, TrainingRule
 from unitrain.backends.keras.call import Call, Tensors, compiled
 from unitrain.backends.keras.conv_rows import by_rows, eligible
+from unitrain.backends.keras.loss_scale import all_finite, unscaled
 from unitrain.backends.keras.namespace import NAMESPACE
 from unitrain.backends.keras.update import Resources, Updates
 
@@ -81,25 +82,28 @@ class Training:
         if accumulate and not self._pending:
             self._pending = self._beside()
         dtype = self.call.dtype.as_numpy_dtype
-        planned = (plan.indices, plan.coefficients.astype(dtype), plan.scale.astype(dtype), plan.apply)
-        block = self._block(placed.kinds(), plan.coefficients.shape[1], accumulate)
-        losses, sums, done = block(
+        scaled = plan.loss_scale is not None
+        loss_scale = np.asarray(plan.loss_scale or 1.0, dtype)
+        planned = (plan.indices, plan.coefficients.astype(dtype), plan.scale.astype(dtype), plan.apply, loss_scale)
+        block = self._block(placed.kinds(), plan.coefficients.shape[1], accumulate, scaled)
+        losses, sums, done, going = block(
             placed.tensors(),
             tuple(map(tf.constant, planned)),
             tf.constant(plan.first_step, tf.int64),
         )
         completed = losses.numpy()[: int(done)].astype(np.float64)
-        if len(completed) and np.isfinite(completed[-1]):
-            self._unapplied = not plan.apply[-1]
+        finite = bool(np.isfinite(completed).all())
+        if len(completed) and finite:
+            self._unapplied = not plan.apply[len(completed) - 1]
         numbers = [float(value) for value in sums]
         labels = [label for label, _, _ in self.rule.metrics]
         terms = dict(zip(labels, zip(numbers[::2], numbers[1::2], strict=True), strict=True))
-        return Statistics(completed, terms)
+        return Statistics(completed, terms, skipped=finite and not bool(going))
 
-    def _block(self, kinds: Any, coefficients: int, accumulate: bool) -> Callable[..., Any]:
+    def _block(self, kinds: Any, coefficients: int, accumulate: bool, scaled: bool) -> Callable[..., Any]:
         """Return the compiled block for data of these kinds; samples, steps and batch size stay free."""
         inputs, targets, weights = kinds
-        key = (tuple(inputs.items()), tuple(targets.items()), weights, coefficients, accumulate)
+        key = (tuple(inputs.items()), tuple(targets.items()), weights, coefficients, accumulate, scaled)
         if key not in self._blocks:
             dtype = self.call.dtype
             plan = (
@@ -107,18 +111,21 @@ class Training:
                 tf.TensorSpec([None, coefficients], dtype),
                 tf.TensorSpec([None], dtype),
                 tf.TensorSpec([None], tf.bool),
+                tf.TensorSpec([], dtype),
             )
 
-            def block(data: Any, plan: Any, first_step: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-                return self._trace(data, plan, first_step, accumulate)
+            def block(data: Any, plan: Any, first_step: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+                return self._trace(data, plan, first_step, accumulate, scaled)
 
             signature = [kinds, plan, tf.TensorSpec([], tf.int64)]
             self._blocks[key] = compiled(block, signature)
         return self._blocks[key]
 
-    def _trace(self, data: Any, plan: Any, first_step: Tensor, accumulate: bool) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Write the block as a graph: losses ``[steps]``, sums of the metrics' terms, steps done."""
-        indices, coefficients, scale, apply = plan
+    def _trace(
+        self, data: Any, plan: Any, first_step: Tensor, accumulate: bool, scaled: bool
+    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """Write the block as a graph: losses ``[steps]``, sums of metric terms, steps done, whether all went well."""
+        indices, coefficients, scale, apply, loss_scale = plan
         steps = tf.shape(indices)[0]
 
         pending = self._pending if accumulate else {}
@@ -127,19 +134,23 @@ class Training:
             inputs, targets, weights = tf.nest.map_structure(lambda x: tf.gather(x, indices[index]), data)
             weight = weights[0] if weights else None
             number = first_step + tf.cast(index, tf.int64)
-            loss, gradients, moved, terms = self._differentiate(inputs, targets, weight, number, scale[index])
+            factor = scale[index] * loss_scale if scaled else scale[index]
+            loss, gradients, moved, terms = self._differentiate(inputs, targets, weight, number, factor)
+            gradients = unscaled(gradients, loss_scale) if scaled else gradients
 
-            def advance() -> list[Tensor]:
+            def advance() -> tuple[Tensor, list[Tensor]]:
+                taken = all_finite(gradients) if scaled else None
                 for variable, value in zip(self.call.moving, moved, strict=True):
-                    variable.assign(value)
-                self._advance(gradients, pending, coefficients[index], apply[index])
-                return [a + b for a, b in zip(sums, terms, strict=True)]
+                    variable.assign(value if taken is None else tf.where(taken, value, variable))
+                going = self._advance(gradients, pending, coefficients[index], apply[index], scaled)
+                return going, [a + b for a, b in zip(sums, terms, strict=True)]
 
             finite = tf.math.is_finite(loss)
-            return index + 1, finite, losses.write(index, loss), tf.cond(finite, advance, lambda: sums)
+            going, sums = tf.cond(finite, advance, lambda: (finite, sums))
+            return index + 1, going, losses.write(index, loss), sums
 
-        done, _, losses, sums = tf.while_loop(
-            lambda index, finite, *_: tf.logical_and(finite, index < steps),
+        done, going, losses, sums = tf.while_loop(
+            lambda index, going, *_: tf.logical_and(going, index < steps),
             step,
             (
                 tf.constant(0),
@@ -148,7 +159,7 @@ class Training:
                 [tf.zeros([], self.call.dtype) for _ in range(2 * len(self.rule.metrics))],
             ),
         )
-        return losses.stack(), sums, done
+        return losses.stack(), sums, done, going
 
     def _differentiate(
         self,
@@ -189,17 +200,24 @@ class Training:
         }
         return total, dense, moved, terms
 
-    def _advance(self, gradients: Tensors, pending: Resources, coefficients: Tensor, apply: Tensor) -> None:
-        """Take a step over: add its gradients to the pending ones, and apply them if it is time."""
-        if not pending:
-            self._updates.apply(gradients, coefficients)
-            return
+    def _advance(
+        self, gradients: Tensors, pending: Resources, coefficients: Tensor, apply: Tensor, scaled: bool
+    ) -> Tensor:
+        """Take a step over: add its gradients to the pending ones, and apply them if it is time.
+
+        Under a loss scale only where they are finite. Return whether nothing was skipped.
+        """
         total = {name: variable.assign_add(gradients[name]).read_value() for name, variable in pending.items()}
+        total = total or gradients
 
         def update() -> Tensor:
             self._updates.apply(total, coefficients)
+            return tf.constant(True)
+
+        def due() -> Tensor:
+            sound = tf.cond(all_finite(total), update, lambda: tf.constant(False)) if scaled else update()
             for variable in pending.values():
                 variable.assign(tf.zeros_like(variable))
-            return apply
+            return sound
 
-        tf.cond(apply, update, lambda: apply)
+        return tf.cond(apply, due, lambda: tf.constant(True)) if pending else due()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from unitrain.backends.contract import Arrays, Precision, Program, Settings, TrainingRule
+from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Graph
 
 
@@ -15,7 +16,7 @@ class TorchBackend:
 
     name = "torch"
     trains = True
-    precisions: tuple[Precision, ...] = ("float32", "float64", "float16", "bfloat16")
+    precisions: tuple[Precision, ...] = ("float32", "float64", *HALF)
 
     def devices(self) -> list[str]:
         """Return ``cpu``, one ``cuda:N`` for each GPU, and ``mps`` where torch has it."""

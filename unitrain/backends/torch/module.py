@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from unitrain.backends.contract import Arrays, Settings
+from unitrain.backends.precision import MIXED
 
 # Imported for what they register: each fills its row of the table.
 from unitrain.backends.torch import (  # noqa: F401
@@ -22,6 +23,7 @@ from unitrain.backends.torch import (  # noqa: F401
     pool,
     shape,
 )
+from unitrain.backends.torch.mixed import Lowering, raised
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
 from unitrain.backends.torch.runtime import differentiable, dtype_of
 from unitrain.backends.torch.transfer import copied
@@ -45,7 +47,7 @@ class GraphModule(torch.nn.Module):
     weights
         All parameters, canonical.
     settings
-        Device, precision, seed of the dropout masks.
+        Device, precision, seed of the dropout masks. In mixed precision parameters and results are float32.
     """
 
     @differentiable()
@@ -63,6 +65,8 @@ class GraphModule(torch.nn.Module):
             for node in graph.nodes:
                 self._paths[node.name] = self._add(node, settings)
         self.to(device=settings.device, dtype=dtype_of(settings))
+        half = MIXED.get(settings.precision)
+        self._lowering = Lowering(self, getattr(torch, half)) if half else None
         self.load_canonical(weights)
 
     def _add(self, node: Node, settings: Settings) -> str:
@@ -144,12 +148,20 @@ class GraphModule(torch.nn.Module):
 
         ``paths`` has the nodes computed by other modules than their own, see `exchanged`.
         """
+        if self._lowering is None:
+            return self._run(inputs, keep, paths or self._paths)
+        with self._lowering.parameters():
+            lowered = {name: self._lowering.lowered(tensor) for name, tensor in inputs.items()}
+            return raised(self._run(lowered, keep, paths or self._paths))
+
+    def _run(self, inputs: Mapping[str, torch.Tensor], keep: bool, paths: Mapping[str, str]) -> dict[str, torch.Tensor]:
         values = dict(inputs)
         kept = {*self.graph.outputs.values()}
-        paths = paths or self._paths
         for node in self.graph.nodes:
             module = self.get_submodule(paths[node.name])
-            values[node.name] = module(*(values[name] for name in node.inputs))
+            found = module(*(values[name] for name in node.inputs))
+            # Norms and embeddings compute in float32.
+            values[node.name] = found if self._lowering is None else self._lowering.lowered(found)
             if not keep:
                 for name in {*node.inputs} - kept:
                     if self._last_reader[name] == node.name:

@@ -130,6 +130,15 @@ class WideLayerNorm(torch.nn.LayerNorm):
         return functional.layer_norm(wide, self.normalized_shape, scale, bias, self.eps).to(x.dtype)
 
 
+class WideRmsNorm(torch.nn.RMSNorm):
+    """``nn.RMSNorm`` of numbers of 16 bits, computed in float32: torch warns of a scale of another type."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the last axis."""
+        scale = None if self.weight is None else widened(self.weight)
+        return functional.rms_norm(widened(x), self.normalized_shape, scale, self.eps).to(x.dtype)
+
+
 def _norm(module: torch.nn.Module, layer: BatchNorm | LayerNorm | GroupNorm | RmsNorm) -> dict[str, Slot]:
     """Take away ``weight`` or ``bias`` where the spec has none, and return where the others are."""
     slots = {}
@@ -170,5 +179,6 @@ def layer_norm(layer: LayerNorm, node: Node, settings: Settings) -> Made:
 @implements(RmsNorm)
 def rms_norm(layer: RmsNorm, node: Node, settings: Settings) -> Made:
     """torch's own ``nn.RMSNorm``."""
-    module = torch.nn.RMSNorm(node.input_shapes[0][-1:], layer.epsilon)
+    kind = WideRmsNorm if settings.precision in HALF else torch.nn.RMSNorm
+    module = kind(node.input_shapes[0][-1:], layer.epsilon)
     return Made(module, _norm(module, layer))

@@ -14,10 +14,11 @@ from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statis
 from unitrain.backends.indices import check_indices
 from unitrain.backends.precision import host_dtype
 from unitrain.backends.torch.dropout import CounterDropout
+from unitrain.backends.torch.loss_scale import all_finite, unscaled
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.namespace import NAMESPACE
 from unitrain.backends.torch.norm import ChannelsLastBatchNorm
-from unitrain.backends.torch.runtime import differentiable, dtype_of, reproducible, seeded
+from unitrain.backends.torch.runtime import differentiable, dtype_of, reproducible, seeded, tensor_float32
 from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
 from unitrain.backends.torch.update import Updates
 from unitrain.graph.graph import Graph
@@ -106,14 +107,16 @@ class TorchProgram:
 
         On the CPU the loss of each step is at hand. On an accelerator nothing is read before the end: a flag on
         the device keeps weights, slots and statistics as they were from the first bad loss on, and the steps after
-        it are computed in vain.
+        it are computed in vain. So it goes with the first update that is skipped under a loss scale.
         """
         if self.rule is None or self._updates is None:
             raise ValueError("the program was compiled without a training rule")
         self._updates.begin(plan.coefficients)
         rows = self._transfer.moved(plan.indices, torch.int64).unbind()
         sound = torch.ones((), dtype=torch.bool, device=self._device)
+        scaled = plan.loss_scale is not None
         losses: list[torch.Tensor] = []
+        skips: list[torch.Tensor] = []
         sums: list[torch.Tensor | float] = [0.0] * (2 * len(self.rule.metrics))
         with self._mode(training=True):
             for step in range(len(plan)):
@@ -121,18 +124,28 @@ class TorchProgram:
                 losses.append(total)
                 if self._reads and not math.isfinite(total.item()):
                     break
-                keep = None if self._reads else (sound := sound & torch.isfinite(total))
+                keep = finite = None if self._reads and not scaled else sound & torch.isfinite(total)
+                if keep is not None and scaled:
+                    finite = keep & all_finite(gradients)
                 sums = [before + self._counted(term, keep) for before, term in zip(sums, terms, strict=True)]
                 for norm, mean, variance in moved:
-                    norm.take_over(mean, variance, keep)
-                self._advance(gradients, plan, step, keep)
-        return self._statistics(losses, sums)
+                    norm.take_over(mean, variance, finite)
+                going = self._advance(gradients, plan, step, keep, finite)
+                if keep is None or going is None:
+                    continue
+                sound = going
+                if scaled:
+                    skips.append(keep & ~going)
+                    if self._reads and not going.item():
+                        break
+        return self._statistics(losses, sums, skips)
 
     def _step(
         self, placed: Placed, rows: torch.Tensor, plan: Plan, step: int
     ) -> tuple[torch.Tensor, list[torch.Tensor], Moved, list[torch.Tensor | float]]:
         """Compute one batch: total loss, gradients of its ``scale``-fold, moved statistics, metric terms."""
         assert self.rule is not None
+        scale = 1.0 if plan.loss_scale is None else plan.loss_scale
         batch = self._transfer.gather(placed, rows)
         outputs, moved = self._call(batch.inputs, plan.first_step + step)
         totals, seeds = [], {}
@@ -148,13 +161,15 @@ class TorchProgram:
                 )
                 inverse = factor / divisor
                 totals.append(numerator * inverse)
-                seeds[output] = loss.gradient(*arguments) * (inverse * float(plan.scale[step]))
+                seeds[output] = loss.gradient(*arguments) * (inverse * (float(plan.scale[step]) * scale))
             terms = [
                 term.to(self._wide) if isinstance(term, torch.Tensor) else term
                 for _, output, metric in self.rule.metrics
                 for term in metric.terms(NAMESPACE, outputs[output], batch.targets[output], batch.weight)
             ]
         gradients = _gradients(outputs, seeds, list(self._parameters.values()))
+        if plan.loss_scale is not None:
+            gradients = unscaled(gradients, scale)
         return sum(totals[1:], totals[0]), gradients, moved, terms
 
     def _counted(self, term: torch.Tensor | float, keep: torch.Tensor | None) -> torch.Tensor | float:
@@ -165,30 +180,50 @@ class TorchProgram:
         return torch.where(keep, term, 0.0) if isinstance(term, torch.Tensor) else keep.to(self._wide) * term
 
     @torch.no_grad()
-    def _advance(self, gradients: list[torch.Tensor], plan: Plan, step: int, keep: torch.Tensor | None) -> None:
-        """Add a batch's gradients to the pending ones, and apply them if it is time."""
+    def _advance(
+        self,
+        gradients: list[torch.Tensor],
+        plan: Plan,
+        step: int,
+        keep: torch.Tensor | None,
+        finite: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """Add a batch's gradients to the pending ones, and apply them if it is time.
+
+        Under a loss scale only where they are finite; ``finite`` tells it of this batch alone. Return ``keep``, down
+        where the update was skipped.
+        """
         assert self._updates is not None
         if self._pending:
             gradients = [
                 _chosen(keep, known + gradient, known) for known, gradient in zip(self._pending, gradients, strict=True)
             ]
         if plan.apply[step]:
+            if keep is not None and plan.loss_scale is not None:
+                keep = keep & all_finite(gradients) if self._pending else finite
             self._updates.apply(gradients, step, keep)
             self._pending = []
         else:
             fresh = keep is not None and not self._pending
             self._pending = [_chosen(keep, g, torch.zeros_like(g)) for g in gradients] if fresh else gradients
+        return keep
 
-    def _statistics(self, losses: list[torch.Tensor], sums: list[torch.Tensor | float]) -> Statistics:
-        """Read the block's numbers from the device."""
+    def _statistics(
+        self, losses: list[torch.Tensor], sums: list[torch.Tensor | float], skips: list[torch.Tensor]
+    ) -> Statistics:
+        """Read the block's numbers from the device; ``skips`` are of all steps or of those before a bad loss."""
         assert self.rule is not None
         values = torch.stack(losses).cpu().to(torch.float64).numpy()
-        bad = np.flatnonzero(~np.isfinite(values))
-        values = values[: bad[0] + 1] if len(bad) else values
+        skipped = np.zeros(len(values), bool)
+        skipped[: len(skips)] = torch.stack(skips).cpu().numpy() if skips else False
+        ends = np.flatnonzero(skipped | ~np.isfinite(values))
+        done = ends[0] + 1 if len(ends) else len(values)
+        values = values[:done]
         read = [torch.as_tensor(number, dtype=self._wide, device=self._device) for number in sums]
         numbers = torch.stack(read).tolist() if read else []
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        return Statistics(values, {label: pair for (label, _, _), pair in zip(self.rule.metrics, pairs, strict=True)})
+        terms = {label: pair for (label, _, _), pair in zip(self.rule.metrics, pairs, strict=True)}
+        return Statistics(values, terms, bool(skipped[:done].any()))
 
     def _call(self, inputs: Tensors, step: int) -> tuple[Tensors, Moved]:
         """Run the module in its current mode; return outputs by name, and statistics not taken over yet."""
@@ -218,6 +253,7 @@ class TorchProgram:
     def _mode(self, training: bool) -> Iterator[None]:
         """Set the module's mode for a while, and what determinism needs."""
         with ExitStack() as stack:
+            stack.enter_context(tensor_float32(self._device, self._settings.tf32))
             if self._settings.deterministic:
                 stack.enter_context(reproducible(self._device))
             stack.callback(self.model.eval)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from unitrain.backends.contract import Settings
+from unitrain.backends.precision import stored_in
 from unitrain.spec.errors import InputError
+
+# From torch 2.9 on TensorFloat-32 is set by these words; the older switches cannot be read where a user has set these.
+_WORDS = hasattr(torch._C, "_get_fp32_precision_getter")
 
 
 def dtype_of(settings: Settings) -> torch.dtype:
-    """Return the working dtype.
+    """Return the dtype of weights, gradients, losses and results.
 
     Raises
     ------
@@ -21,7 +26,7 @@ def dtype_of(settings: Settings) -> torch.dtype:
     """
     if settings.device.startswith("mps") and settings.precision == "float64":
         raise InputError("the device 'mps' has no float64", field=("precision",), found="float64", allowed="float32")
-    dtype: torch.dtype = getattr(torch, settings.precision)
+    dtype: torch.dtype = getattr(torch, stored_in(settings.precision))
     return dtype
 
 
@@ -42,7 +47,7 @@ def differentiable() -> Iterator[None]:
 
 @contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """Choose algorithms whose sums have one order, in full float32; matters on CUDA alone.
+    """Choose algorithms whose sums have one order; matters on CUDA alone.
 
     An operation that has no such algorithm runs all the same, and torch warns.
     """
@@ -51,13 +56,38 @@ def reproducible(device: torch.device) -> Iterator[None]:
         return
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn
+    benchmark, deterministic = cudnn.benchmark, cudnn.deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)
+    cudnn.benchmark, cudnn.deterministic = False, True
     try:
-        cudnn = torch.backends.cudnn
-        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
+        yield
     finally:
+        cudnn.benchmark, cudnn.deterministic = benchmark, deterministic
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+@contextmanager
+def tensor_float32(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Let products and convolutions of float32 use TensorFloat-32, or not; matters on CUDA alone.
+
+    torch itself allows it for convolutions and not for products.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cublas: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    owners = (cublas, cudnn.conv, cudnn.rnn) if _WORDS else (cublas, cudnn)
+    name, value = ("fp32_precision", "tf32" if allowed else "ieee") if _WORDS else ("allow_tf32", allowed)
+    before = [getattr(owner, name) for owner in owners]
+    try:
+        for owner in owners:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, old in zip(owners, before, strict=True):
+            setattr(owner, name, old)
 
 
 @contextmanager
