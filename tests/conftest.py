@@ -1,8 +1,18 @@
-"""What the whole suite prints at its end."""
+"""What holds for the whole suite: it leaves the user's cache alone, and prints a table at its end."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Keep what runs find in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITRAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

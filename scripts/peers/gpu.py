@@ -352,7 +352,7 @@ def describe(device: str) -> str:
     import torch
 
     from unitrain.backends.versions import versions
-    from unitrain.bench.machine import cpu_line
+    from unitrain.machine import cpu_line
 
     shape = torch.cuda.get_device_properties(device)
     given = ", ".join(f"{name} {version}" for name, version in versions(["numpy", "torch"]).items())

@@ -257,7 +257,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
     from unitrain.backends.versions import versions
-    from unitrain.bench.machine import cpu_line
+    from unitrain.machine import cpu_line
 
     given = versions(["numpy", "keras", "torch", "onnx"]) | foreign_versions()
     lines = [

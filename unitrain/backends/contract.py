@@ -275,6 +275,8 @@ class Settings:
     tf32
         Let a CUDA device round what enters products of float32 to 10 bits of fraction, which is faster. Nothing else
         knows TensorFloat-32.
+    execution
+        Name of the form that trains, one of `Backend.candidates`; None for the standard one.
     """
 
     device: str = "cpu"
@@ -282,6 +284,26 @@ class Settings:
     seed: int = 0
     deterministic: bool = True
     tf32: bool = False
+    execution: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A form in which a backend can train a program: the same numbers up to rounding, another speed.
+
+    Parameters
+    ----------
+    name
+        As recipes name it.
+    what
+        What is done, in a few words.
+    first_seconds
+        What it costs before its first step beyond the standard form, about: compiling.
+    """
+
+    name: str
+    what: str
+    first_seconds: float = 0.0
 
 
 class Program(Protocol):
@@ -346,6 +368,10 @@ class Backend(Protocol):
 
     def layer_types(self) -> frozenset[str]:
         """List the layer types that this backend implements (the registry's filled cells)."""
+        ...
+
+    def candidates(self, graph: Graph, settings: Settings) -> tuple[Candidate, ...]:
+        """List the forms in which programs of this graph can train here, the standard one first."""
         ...
 
     def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:

@@ -13,19 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-
-def cpu_line(label: str) -> str:
-    """Read a line of the first processor from /proc/cpuinfo, where there is one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(label)), "")
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from unitrain.machine import cpu_line, processors
 
 
 def describe() -> dict[str, Any]:

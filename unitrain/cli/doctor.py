@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unitrain.bench.machine import cpu_line
+from unitrain.machine import cpu_line
 
 # Package to the command that installs it.
 _BASE = ("numpy", "scipy", "scikit-learn", "pyarrow", "pillow", "pydantic", "safetensors")

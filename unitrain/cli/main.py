@@ -40,6 +40,7 @@ class Verbs(LazyGroup):
         "predict": _verb("predict", "Apply a trained run to new data."),
         "export": _verb("export", "Write a run or model for ONNX, torch, Keras or TensorFlow."),
         "check": _verb("check", "Check models and recipes without training."),
+        "tune": _verb("tune", "Time the forms in which a backend can train a recipe."),
         "verify": _verb("verify", "Show that all backends compute the same, or what differs."),
         "bench": _verb("bench", "Time the backends: operations, gradients, training, inference."),
         "summary": _verb("summary", "Show the layers of a model: shapes, parameters, cost."),

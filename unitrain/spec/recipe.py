@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Discriminator, NonNegativeInt, Tag, model_valid
 
 from unitrain.spec.base import Spec
 from unitrain.spec.data import DataSpec
+from unitrain.spec.execution import ExecutionSpec
 from unitrain.spec.expressions import Argument
 from unitrain.spec.losses import Loss
 from unitrain.spec.metrics import Metric
@@ -112,6 +113,8 @@ class Recipe(Spec):
         Keys every random draw: initial weights, splits, order, augmentation, dropout.
     deterministic
         Dropout masks from the project's own generator, the same on every backend.
+    execution
+        Which form of the program trains: the backend's standard one, or the fastest of those it has.
     tracking
         Also write events for ``tensorboard``.
     """
@@ -129,4 +132,5 @@ class Recipe(Spec):
     device: str = "auto"
     seed: NonNegativeInt = 0
     deterministic: bool = False
+    execution: ExecutionSpec = ExecutionSpec()
     tracking: tuple[Literal["tensorboard"], ...] = ()

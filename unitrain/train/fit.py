@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from unitrain.spans import IMPORTING, span
 from unitrain.spec.errors import InputError
+from unitrain.spec.execution import ExecutionSpec
 from unitrain.spec.recipe import ModelReference
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import Observer, RunEnd
 from unitrain.train.recipe import LoadedRecipe, load_recipe
 from unitrain.train.run import Run
 from unitrain.train.run_folder import RunFolder, describe_environment
-from unitrain.train.session import Place, count_samples
+from unitrain.train.session import Place, count_samples, settings
+from unitrain.train.tuning import Choice, try_all
+from unitrain.train.tuning_cache import KnownTrials
 from unitrain.weights.store import write_text
 
 
@@ -89,11 +93,12 @@ def resume(
             file=str(folder.path),
             hint=f"train longer with --epochs {2 * checkpoint.state.epoch}",
         )
-    run = Run.assemble(loaded, place, checkpoint=checkpoint, observers=observers)
+    execution = _execution_again(loaded, place, environment)
+    run = Run.assemble(loaded, place, checkpoint=checkpoint, execution=execution, observers=observers)
     write_text(folder.recipe, loaded.recipe.to_yaml())
     resumed = {
         "epoch": checkpoint.state.epoch,
-        **describe_environment(backend=place.backend.name, device=place.device),
+        **describe_environment(backend=place.backend.name, device=place.device, execution=run.execution),
     }
     environment["resumed"] = [*environment.get("resumed", []), resumed]
     folder.write_json(folder.environment, environment)
@@ -110,7 +115,9 @@ def rehearse(
     """Check everything a run needs, take one step on real data, keep nothing; return lines to print."""
     loaded = load_recipe(recipe, overrides)
     place = Place.choose(loaded, backend, device, training=True)
-    run = Run.assemble(loaded, place)
+    # One step is not worth trying forms.
+    execution = loaded.recipe.execution.model_copy(update={"mode": "fixed"})
+    run = Run.assemble(loaded, place, execution=execution)
     run.trainer.spec = loaded.recipe.training.model_copy(update={"max_steps": 1})
     run.trainer.validate = None
     end = run.trainer.run()
@@ -129,6 +136,31 @@ def rehearse(
         f"{updates:,} updates",
         *(f"  note        {line}" for line in start.notes),
     ]
+
+
+def _execution_again(loaded: LoadedRecipe, place: Place, environment: dict[str, Any]) -> ExecutionSpec:
+    """Return the form that the run had when it last ran, so that it goes on bit for bit.
+
+    Another backend has other forms, and another machine may lack this one: it goes on in the standard form.
+    """
+    before = [environment, *environment.get("resumed", [])][-1]
+    forms = [one.name for one in place.backend.candidates(loaded.graph, settings(loaded, place))]
+    same = before.get("backend") == place.backend.name and before.get("execution") in forms
+    return ExecutionSpec(mode="fixed", candidate=before["execution"] if same else None)
+
+
+def tune(
+    recipe: str | Path,
+    *,
+    backend: str | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+) -> tuple[Choice, int]:
+    """Try all forms of a recipe's program anew and keep what was found; return the choice, and the steps of the run."""
+    loaded = load_recipe(recipe, overrides)
+    place = Place.choose(loaded, backend, device, training=True)
+    tuner = Run.assemble(loaded, place, execution=ExecutionSpec(mode="fixed")).tuner
+    return try_all(loaded.recipe.execution, tuner, KnownTrials()), tuner.steps
 
 
 def load_run(folder: RunFolder, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -152,6 +184,7 @@ def write_description(folder: RunFolder, run: Run) -> None:
         describe_environment(
             backend=run.place.backend.name,
             device=run.place.device,
+            execution=run.execution,
             seed=loaded.recipe.seed,
             deterministic=loaded.recipe.deterministic,
             recipe_folder=str(loaded.folder.resolve()),

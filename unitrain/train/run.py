@@ -14,7 +14,9 @@ from unitrain.data.prepared import Prepared
 from unitrain.graph.graph import Graph
 from unitrain.spans import active, span
 from unitrain.spec.errors import InputError
+from unitrain.spec.execution import ExecutionSpec
 from unitrain.spec.schedules import PlateauSchedule
+from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import Observer, RunEnd, RunStart
 from unitrain.train.interrupt import interruptible
@@ -36,6 +38,8 @@ from unitrain.train.session import (
 )
 from unitrain.train.tracking import trackers
 from unitrain.train.trainer import Augment, Trainer
+from unitrain.train.tuning import Tuner, choose
+from unitrain.train.tuning_cache import KnownTrials
 from unitrain.train.update import AVERAGE, Update
 from unitrain.weights.initialize import check_weights, initialize
 from unitrain.weights.random import stream
@@ -52,6 +56,8 @@ class Run:
     trainer: Trainer
     measures: Measures
     start: RunStart
+    tuner: Tuner
+    execution: str | None
     checkpoint: Checkpoint | None = None
 
     @classmethod
@@ -61,9 +67,13 @@ class Run:
         place: Place,
         *,
         checkpoint: Checkpoint | None = None,
+        execution: ExecutionSpec | None = None,
         observers: Sequence[Observer] = (),
     ) -> Run:
-        """Read the data, compile the program, and take up a checkpoint if there is one."""
+        """Read the data, compile the program, and take up a checkpoint if there is one.
+
+        ``execution`` stands in the place of the recipe's.
+        """
         recipe, graph = loaded.recipe, loaded.graph
         with span("prepare data"):
             prepared = prepare_data(loaded)
@@ -77,13 +87,22 @@ class Run:
             raise loaded.locate(error) from None
         if checkpoint is not None:
             _check_checkpoint(graph, update, checkpoint)
-        with span("build program"):
-            weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
-            program = place.backend.compile(graph, weights, settings(loaded, place), measures.rule(update))
-        if checkpoint is not None:
-            program.load_slots(checkpoint.slots)
+        weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
+        chosen, rule = settings(loaded, place), measures.rule(update)
         spec = recipe.training
         batches = Batches(len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed)
+        with span("choose execution"):
+            tuner = Tuner(
+                place.backend, graph, weights, chosen, rule, update, data, batches, _planned_steps(spec, batches)
+            )
+            try:
+                choice = choose(execution or recipe.execution, tuner, KnownTrials())
+            except InputError as error:
+                raise loaded.locate(error) from None
+        with span("build program"):
+            program = place.backend.compile(graph, weights, replace(chosen, execution=choice.candidate), rule)
+        if checkpoint is not None:
+            program.load_slots(checkpoint.slots)
         steps = batches.updates_per_epoch
         monitored = measures.metric(getattr(recipe.schedule, "monitor", None))
         schedule = make_schedule(
@@ -114,11 +133,11 @@ class Run:
             len(data),
             count_samples(prepared.validation),
             graph.parameter_count(trainable=True),
-            (*prepared.report.lines(), *setting_notes(loaded, place)),
+            (*prepared.report.lines(), *setting_notes(loaded, place), *choice.lines()),
             0 if checkpoint is None else checkpoint.state.epoch,
             spec.precision,
         )
-        return cls(loaded, place, prepared, program, trainer, measures, start, checkpoint)
+        return cls(loaded, place, prepared, program, trainer, measures, start, tuner, choice.candidate, checkpoint)
 
     def train(self, folder: RunFolder) -> RunEnd:
         """Train, keep checkpoints in ``folder``, and measure the test part with the kept weights."""
@@ -181,6 +200,12 @@ def _report(folder: RunFolder, prepared: Prepared) -> None:
     classes = next((names for names in prepared.classes.values() if names), ())
     with suppress(InputError):
         write_report(folder, [str(name) for name in classes])
+
+
+def _planned_steps(spec: TrainingSpec, batches: Batches) -> int:
+    """Return how many steps a run takes at most."""
+    steps = batches.batches_per_epoch * spec.epochs
+    return steps if spec.max_steps is None else min(steps, spec.max_steps * spec.accumulate)
 
 
 def _check_validation(loaded: LoadedRecipe, prepared: Prepared) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Plan, Program, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Plan, Program, Settings, Statistics, TrainingRule
 from unitrain.backends.numpy import BACKEND
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Forward
 from unitrain.graph.graph import Graph
@@ -51,6 +51,10 @@ class AlteredBackend:
     def layer_types(self) -> frozenset[str]:
         """List the layers: all."""
         return BACKEND.layer_types()
+
+    def candidates(self, graph: Graph, settings: Settings) -> tuple[Candidate, ...]:
+        """Return NumPy's."""
+        return BACKEND.candidates(graph, settings)
 
     def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:
         """Build NumPy's own model."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from unitrain.backends.contract import Arrays, Precision, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Precision, Program, Settings, TrainingRule
 from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
@@ -76,6 +76,12 @@ class KerasBackend:
         from unitrain.backends.keras.model import implemented_types
 
         return implemented_types()
+
+    def candidates(self, graph: Graph, settings: Settings) -> tuple[Candidate, ...]:
+        """List the forms in which programs of this graph can train here, the standard one first."""
+        from unitrain.backends.keras.candidates import candidates
+
+        return candidates(graph, settings)
 
     def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:
         """Build a functional ``keras.Model`` with these weights.

@@ -14,6 +14,7 @@ import tensorflow as tf
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
 from unitrain.backends.indices import check_indices
 from unitrain.backends.keras.call import Call, compiled
+from unitrain.backends.keras.candidates import XLA
 from unitrain.backends.keras.model import build_model, device_name, load
 from unitrain.backends.keras.runtime import tensor_float32
 from unitrain.backends.keras.training import Placed, Training
@@ -45,7 +46,9 @@ class KerasProgram:
         # In 16 bits the sums over a row's windows would be rounded one by one.
         by_rows = settings.device == "cpu" and settings.precision not in HALF
         with self._placed():
-            self._training = None if rule is None else Training(self._call, rule, on_cpu=by_rows)
+            self._training = (
+                None if rule is None else Training(self._call, rule, on_cpu=by_rows, xla=settings.execution == XLA)
+            )
 
     @contextmanager
     def _placed(self) -> Iterator[None]:

@@ -49,10 +49,13 @@ class Training:
         What a step computes.
     on_cpu
         Whether it runs on the CPU, where convolutions of few channels go by rows.
+    xla
+        Whether XLA compiles each step.
     """
 
-    def __init__(self, call: Call, rule: TrainingRule, *, on_cpu: bool = False) -> None:
+    def __init__(self, call: Call, rule: TrainingRule, *, on_cpu: bool = False, xla: bool = False) -> None:
         self.call = call
+        self._xla = xla
         self._by_rows = [layer for layer in call.built.model.layers if on_cpu and eligible(layer)]
         self.rule = rule
         self.parameters: Resources = {name: variable.value for name, variable in call.parameters.items()}
@@ -130,11 +133,11 @@ class Training:
 
         pending = self._pending if accumulate else {}
 
-        def step(index: Tensor, _: Tensor, losses: Any, sums: list[Tensor]) -> tuple[Tensor, Tensor, Any, list[Tensor]]:
-            inputs, targets, weights = tf.nest.map_structure(lambda x: tf.gather(x, indices[index]), data)
+        def compute(
+            batch: Any, number: Tensor, factor: Tensor, row: Tensor, due: Tensor, sums: list[Tensor]
+        ) -> tuple[Tensor, Tensor, list[Tensor]]:
+            inputs, targets, weights = batch
             weight = weights[0] if weights else None
-            number = first_step + tf.cast(index, tf.int64)
-            factor = scale[index] * loss_scale if scaled else scale[index]
             loss, gradients, moved, terms = self._differentiate(inputs, targets, weight, number, factor)
             gradients = unscaled(gradients, loss_scale) if scaled else gradients
 
@@ -142,11 +145,19 @@ class Training:
                 taken = all_finite(gradients) if scaled else None
                 for variable, value in zip(self.call.moving, moved, strict=True):
                     variable.assign(value if taken is None else tf.where(taken, value, variable))
-                going = self._advance(gradients, pending, coefficients[index], apply[index], scaled)
+                going = self._advance(gradients, pending, row, due, scaled)
                 return going, [a + b for a, b in zip(sums, terms, strict=True)]
 
             finite = tf.math.is_finite(loss)
-            going, sums = tf.cond(finite, advance, lambda: (finite, sums))
+            return loss, *tf.cond(finite, advance, lambda: (finite, sums))
+
+        run = tf.function(compute, jit_compile=True, autograph=False) if self._xla else compute
+
+        def step(index: Tensor, _: Tensor, losses: Any, sums: list[Tensor]) -> tuple[Tensor, Tensor, Any, list[Tensor]]:
+            batch = tf.nest.map_structure(lambda x: tf.gather(x, indices[index]), data)
+            number = first_step + tf.cast(index, tf.int64)
+            factor = scale[index] * loss_scale if scaled else scale[index]
+            loss, going, sums = run(batch, number, factor, coefficients[index], apply[index], sums)
             return index + 1, going, losses.write(index, loss), sums
 
         done, going, losses, sums = tf.while_loop(

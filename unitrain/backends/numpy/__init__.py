@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unitrain.backends.contract import Arrays, Backend, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Backend, Candidate, Settings, TrainingRule
 
 # Importing a family fills its cells of the registry.
 from unitrain.backends.numpy import (  # noqa: F401  (imported for what they register)
@@ -36,6 +36,12 @@ class NumpyBackend:
     def layer_types(self) -> frozenset[str]:
         """List the layer types that have an implementation."""
         return frozenset(str(layer.model_fields["type"].default) for layer in IMPLEMENTATIONS)
+
+    def candidates(self, graph: Graph, settings: Settings) -> tuple[Candidate, ...]:
+        """List the forms in which programs of this graph can train here, the standard one first."""
+        from unitrain.backends.numpy.candidates import candidates
+
+        return candidates(graph, settings)
 
     def build(self, graph: Graph, weights: Arrays, settings: Settings) -> NumpyModel:
         """Build a model to call and to look into."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.numpy.candidates import ONE_THREAD, WHOLE
 from unitrain.backends.numpy.execution import Mode
 from unitrain.backends.numpy.memory import keep_freed_memory
 from unitrain.backends.numpy.model import NumpyModel
@@ -37,6 +38,7 @@ class NumpyProgram:
         self.model = NumpyModel(graph, weights, settings)
         self._xp = NumpyNamespace()
         self._accumulated = False
+        self._execution = settings.execution
         self._flat: FlatParameters | None = None
         if rule is None:
             return
@@ -88,11 +90,11 @@ class NumpyProgram:
             raise ValueError("the program was compiled without a training rule")
         # Whoever holds the model may have put other arrays in the place of the flat ones.
         self._flat.adopt(self.model.weights)
-        threads = allowed_threads()
-        parts = self._shards.count(plan.indices.shape[1], threads)
+        threads = 1 if self._execution == ONE_THREAD else allowed_threads()
+        parts = 1 if self._execution == WHOLE else self._shards.count(plan.indices.shape[1], threads)
         losses: list[float] = []
         sums = {label: (0.0, 0.0) for label, _, _ in self.rule.metrics}
-        with one_blas_thread() if parts > 1 else nullcontext():
+        with one_blas_thread() if parts > 1 or threads == 1 else nullcontext():
             for step, rows in enumerate(plan.indices):
                 batch = _gather(placed, rows)
                 inputs = self.model.prepare(batch.inputs)

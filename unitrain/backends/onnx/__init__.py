@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from unitrain.backends.contract import Arrays, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Program, Settings, TrainingRule
 from unitrain.backends.onnx.model import (
     DEFAULT_OPSET,
     NEWEST_OPSET,
@@ -34,6 +34,10 @@ class OnnxBackend:
     def layer_types(self) -> frozenset[str]:
         """Return the layer types that have an implementation."""
         return implemented_types()
+
+    def candidates(self, graph: Graph, settings: Settings) -> tuple[Candidate, ...]:
+        """Return nothing: programs do not train."""
+        return ()
 
     def build(self, graph: Graph, weights: Arrays, settings: Settings) -> ModelProto:
         """Write an ``onnx.ModelProto``; see `emit`, which also takes an opset."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unitrain.backends.contract import Arrays, Precision, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Precision, Program, Settings, TrainingRule
 from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Graph
 
@@ -28,6 +28,12 @@ class TorchBackend:
         from unitrain.backends.torch.module import implemented_types
 
         return implemented_types()
+
+    def candidates(self, graph: Graph, settings: Settings) -> tuple[Candidate, ...]:
+        """List the forms in which programs of this graph can train here, the standard one first."""
+        from unitrain.backends.torch.candidates import candidates
+
+        return candidates(graph, settings)
 
     def build(self, graph: Graph, weights: Arrays, settings: Settings) -> Any:
         """Build a ``torch.nn.Module`` with these weights.

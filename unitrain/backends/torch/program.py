@@ -13,12 +13,20 @@ import torch
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
 from unitrain.backends.indices import check_indices
 from unitrain.backends.precision import host_dtype
+from unitrain.backends.torch.candidates import COMPILED, ONE_THREAD, compiled
 from unitrain.backends.torch.dropout import CounterDropout
 from unitrain.backends.torch.loss_scale import all_finite, unscaled
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.namespace import NAMESPACE
 from unitrain.backends.torch.norm import ChannelsLastBatchNorm
-from unitrain.backends.torch.runtime import differentiable, dtype_of, reproducible, seeded, tensor_float32
+from unitrain.backends.torch.runtime import (
+    differentiable,
+    dtype_of,
+    limited_threads,
+    reproducible,
+    seeded,
+    tensor_float32,
+)
 from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
 from unitrain.backends.torch.update import Updates
 from unitrain.graph.graph import Graph
@@ -63,6 +71,8 @@ class TorchProgram:
             }
             for slot in (rule.updater.slots if rule else ())
         }
+        self._threads = 1 if settings.execution == ONE_THREAD else None
+        self._compiled = compiled(self._outputs) if settings.execution == COMPILED else None
         self._updates = Updates(rule.updater, self._parameters, self._slots) if rule else None
         # Gradients by the parameters, of batches whose update is still to come.
         self._pending: list[torch.Tensor] = []
@@ -118,7 +128,7 @@ class TorchProgram:
         losses: list[torch.Tensor] = []
         skips: list[torch.Tensor] = []
         sums: list[torch.Tensor | float] = [0.0] * (2 * len(self.rule.metrics))
-        with self._mode(training=True):
+        with limited_threads(self._threads), self._mode(training=True):
             for step in range(len(plan)):
                 total, gradients, moved, terms = self._step(placed, rows[step], plan, step)
                 losses.append(total)
@@ -227,8 +237,15 @@ class TorchProgram:
 
     def _call(self, inputs: Tensors, step: int) -> tuple[Tensors, Moved]:
         """Run the module in its current mode; return outputs by name, and statistics not taken over yet."""
+        if self._compiled is not None and self.model.training:
+            return self._compiled(inputs), []
         values, moved = self._run(inputs, step, paths=self._paths)
         return {output: values[name] for output, name in self.graph.outputs.items()}, moved
+
+    def _outputs(self, inputs: Tensors) -> Tensors:
+        """Compute the outputs of a model that nothing else enters: neither the step nor statistics."""
+        values = self.model.run(inputs, paths=self._paths)
+        return {output: values[name] for output, name in self.graph.outputs.items()}
 
     def _run(
         self, inputs: Tensors, step: int, *, keep: bool = False, paths: Mapping[str, str] | None = None
