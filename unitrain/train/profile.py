@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
-from unittest.mock import patch
 
 from unitrain.backends.contract import Plan, Program, Statistics
 from unitrain.spans import IMPORTING, STARTING, WAITING, Recorder, Span, covered_seconds, own_seconds
@@ -58,8 +57,12 @@ def watched(recorder: Recorder, backend: str, program: Program) -> Iterator[None
             seconds += perf_counter() - start
         return result
 
-    with patch.object(program, "place", placed), patch.object(program, "run_steps", run):
+    vars(program).update(place=placed, run_steps=run)
+    try:
         yield
+    finally:
+        for name in ("place", "run_steps"):
+            vars(program).pop(name)
 
 
 @dataclass(frozen=True)
