@@ -113,7 +113,7 @@ class SoftmaxCrossEntropy:
     ) -> tuple[Tensor, Tensor | None]:
         """Return the classes ``[batch, ...]``, 0 for those that are ignored, and their weights, if there are any."""
         classes = match_shape(xp, target, prediction.shape[:-1])
-        weights = element_weights(xp, weight, prediction[..., 0])
+        weights = None if weight is None else element_weights(xp, weight, prediction[..., 0])
         if self.spec.ignore_index is not None:
             counted = classes != self.spec.ignore_index
             classes = xp.where(counted, classes, 0)

@@ -128,7 +128,8 @@ class TorchProgram:
         losses: list[torch.Tensor] = []
         skips: list[torch.Tensor] = []
         sums: list[torch.Tensor | float] = [0.0] * (2 * len(self.rule.metrics))
-        with limited_threads(self._threads), self._mode(training=True):
+        # Only the model's own pass is recorded.
+        with limited_threads(self._threads), self._mode(training=True), torch.no_grad():
             for step in range(len(plan)):
                 total, gradients, moved, terms = self._step(placed, rows[step], plan, step)
                 losses.append(total)
@@ -157,26 +158,26 @@ class TorchProgram:
         assert self.rule is not None
         scale = 1.0 if plan.loss_scale is None else plan.loss_scale
         batch = self._transfer.gather(placed, rows)
-        outputs, moved = self._call(batch.inputs, plan.first_step + step)
+        with torch.enable_grad():
+            outputs, moved = self._call(batch.inputs, plan.first_step + step)
         totals, seeds = [], {}
-        with torch.no_grad():
-            for output, (factor, loss) in self.rule.losses.items():
-                arguments = (NAMESPACE, outputs[output], batch.targets[output], batch.weight)
-                numerator, denominator = loss.terms(*arguments)
-                # A loss in which nothing counts is 0, and so is its gradient.
-                divisor: Any = (
-                    torch.where(denominator == 0, math.inf, denominator)
-                    if isinstance(denominator, torch.Tensor)
-                    else denominator or math.inf
-                )
-                inverse = factor / divisor
-                totals.append(numerator * inverse)
-                seeds[output] = loss.gradient(*arguments) * (inverse * (float(plan.scale[step]) * scale))
-            terms = [
-                term.to(self._wide) if isinstance(term, torch.Tensor) else term
-                for _, output, metric in self.rule.metrics
-                for term in metric.terms(NAMESPACE, outputs[output], batch.targets[output], batch.weight)
-            ]
+        for output, (factor, loss) in self.rule.losses.items():
+            arguments = (NAMESPACE, outputs[output], batch.targets[output], batch.weight)
+            numerator, denominator = loss.terms(*arguments)
+            # A loss in which nothing counts is 0, and so is its gradient.
+            divisor: Any = (
+                torch.where(denominator == 0, math.inf, denominator)
+                if isinstance(denominator, torch.Tensor)
+                else denominator or math.inf
+            )
+            inverse = factor / divisor
+            totals.append(numerator * inverse)
+            seeds[output] = loss.gradient(*arguments) * (inverse * (float(plan.scale[step]) * scale))
+        terms = [
+            term.to(self._wide) if isinstance(term, torch.Tensor) else term
+            for _, output, metric in self.rule.metrics
+            for term in metric.terms(NAMESPACE, outputs[output], batch.targets[output], batch.weight)
+        ]
         gradients = _gradients(outputs, seeds, list(self._parameters.values()))
         if plan.loss_scale is not None:
             gradients = unscaled(gradients, scale)
@@ -189,7 +190,6 @@ class TorchProgram:
         # A number is not brought to the device as a tensor: that would wait for it.
         return torch.where(keep, term, 0.0) if isinstance(term, torch.Tensor) else keep.to(self._wide) * term
 
-    @torch.no_grad()
     def _advance(
         self,
         gradients: list[torch.Tensor],

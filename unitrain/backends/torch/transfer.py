@@ -48,9 +48,13 @@ class Transfer:
         def stored(array: Array) -> torch.Tensor:
             return self.moved(array, None if array.dtype.kind in "biu" else self.dtype)
 
+        def target(array: Array) -> torch.Tensor:
+            # Classes, one a sample, as torch's indexing wants them: else each step would convert them.
+            return self.moved(array, torch.int64) if array.dtype.kind in "iu" and array.ndim == 1 else stored(array)
+
         return Placed(
             {name: stored(data.inputs[name]) for name in self.kinds},
-            {name: stored(array) for name, array in data.targets.items()},
+            {name: target(array) for name, array in data.targets.items()},
             None if data.weight is None else self.moved(data.weight, self.dtype),
         )
 

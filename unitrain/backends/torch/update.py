@@ -39,6 +39,9 @@ class Updates:
     def __init__(self, updater: Updater, parameters: Tensors, slots: Mapping[str, Tensors]) -> None:
         self.updater, self.parameters, self.slots = updater, parameters, slots
         self.names = list(parameters)
+        self._tensors = list(parameters.values())
+        self._strides = [parameter.stride() for parameter in self._tensors]
+        self._slots = {slot: [tensors[name] for name in parameters] for slot, tensors in slots.items()}
         self.decayed = [updater.fusible and bool(updater.decays.get(name)) for name in self.names]
         first = next(iter(parameters.values()), None)
         self.fused = (
@@ -61,9 +64,8 @@ class Updates:
         if not self.fused:
             self._scalars = torch.tensor(coefficients, dtype=self._one.dtype, device=self._one.device)
 
-    @torch.no_grad()
     def apply(self, gradients: Sequence[torch.Tensor], step: int, keep: torch.Tensor | None) -> None:
-        """Take one update.
+        """Take one update, where nothing is recorded for differentiation.
 
         Parameters
         ----------
@@ -78,7 +80,7 @@ class Updates:
         if isinstance(scalars, torch.Tensor):
             self._rule(gradients, scalars.unbind(), keep)
         else:
-            self._adam(gradients, [float(number) for number in scalars], keep)
+            self._adam(gradients, scalars.tolist(), keep)
 
     def _rule(
         self, gradients: Sequence[torch.Tensor], scalars: Sequence[torch.Tensor], keep: torch.Tensor | None
@@ -93,7 +95,7 @@ class Updates:
         spec = self.updater.spec
         assert isinstance(spec, Adam)
         decay, rate, root = scalars
-        parameters = [self.parameters[name] for name in self.names]
+        parameters = self._tensors
         # Nothing is done to the gradients in place: autograd may give one tensor for two parameters.
         found: tuple[torch.Tensor, ...] = tuple(gradients)
         if spec.l2:
@@ -110,14 +112,14 @@ class Updates:
             torch._foreach_mul_([p for p, decayed in zip(parameters, self.decayed, strict=True) if decayed], left)
         # The kernel reads memory as it lies, and convolutions give gradients in other orders.
         aligned = [
-            gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-            for gradient, parameter in zip(found, parameters, strict=True)
+            gradient if gradient.stride() == stride else torch.empty_like(parameter).copy_(gradient)
+            for gradient, stride, parameter in zip(found, self._strides, parameters, strict=True)
         ]
         torch._fused_adam_(
             parameters,
             aligned,
-            [self.slots["mean"][name] for name in self.names],
-            [self.slots["variance"][name] for name in self.names],
+            self._slots["mean"],
+            self._slots["variance"],
             [],
             self._steps,
             lr=rate / root,
@@ -131,5 +133,5 @@ class Updates:
         )
         if spec.ema is not None:
             share = (1.0 - spec.ema) * self._one if keep is None else (1.0 - spec.ema) * keep.to(self._one.dtype)
-            averages = [self.slots["ema"][name] for name in self.names]
+            averages = self._slots["ema"]
             torch._foreach_add_(averages, torch._foreach_mul(torch._foreach_sub(parameters, averages), share))
