@@ -63,12 +63,13 @@ def _masks_one_step_late(right: Any) -> Any:
 def _gradients_kept(right: Any) -> Any:
     """No ``zero_grad``: what was applied is added to the next gradients."""
 
-    def wrong(self: Any, gradients: Any, plan: Any, step: int, keep: Any) -> None:
+    def wrong(self: Any, gradients: Any, plan: Any, step: int, *flags: Any) -> Any:
         known = [tensor.clone() for tensor in self._pending or gradients]
         again = [0.0 * tensor for tensor in gradients] if not self._pending else gradients
-        right(self, [tensor.clone() for tensor in gradients], plan, step, keep)
+        going = right(self, [tensor.clone() for tensor in gradients], plan, step, *flags)
         if plan.apply[step]:
             self._pending = [a + b for a, b in zip(known, again, strict=True)]
+        return going
 
     return wrong
 
@@ -84,9 +85,9 @@ def _statistics_with_the_update(right: Any) -> Any:
 def _last_batch_alone(right: Any) -> Any:
     """Of the batches that are to be accumulated the last one counts."""
 
-    def wrong(self: Any, gradients: Any, plan: Any, step: int, keep: Any) -> None:
+    def wrong(self: Any, gradients: Any, plan: Any, step: int, *flags: Any) -> Any:
         self._pending = []
-        right(self, gradients, plan, step, keep)
+        return right(self, gradients, plan, step, *flags)
 
     return wrong
 
