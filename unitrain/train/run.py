@@ -17,6 +17,7 @@ from unitrain.spec.errors import InputError
 from unitrain.spec.schedules import PlateauSchedule
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import Observer, RunEnd, RunStart
+from unitrain.train.feed import Augment
 from unitrain.train.interrupt import interruptible
 from unitrain.train.measures import Measures
 from unitrain.train.plan import Batches
@@ -34,7 +35,7 @@ from unitrain.train.session import (
     settings,
 )
 from unitrain.train.tracking import trackers
-from unitrain.train.trainer import Augment, Trainer
+from unitrain.train.trainer import Trainer
 from unitrain.train.update import AVERAGE, Update
 from unitrain.weights.initialize import check_weights, initialize
 from unitrain.weights.random import stream
