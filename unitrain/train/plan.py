@@ -81,6 +81,14 @@ class Batches:
         chosen = order[first * self.batch_size : end * self.batch_size]
         return chosen.reshape(end - first, -1)
 
+    def coming(self, epoch: int, batch: int, epochs: int, number: int) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
+        """Yield number and rows of each batch from ``batch`` of ``epoch`` on; they are numbered from ``number``."""
+        for later in range(epoch, epochs):
+            order = self.order(later)
+            for first in range(batch if later == epoch else 0, self.batches_per_epoch):
+                yield number, self.rows(order, first, first + 1)[0]
+                number += 1
+
 
 class BlockLength:
     """Chooses how many batches a block holds from how long the last ones took.

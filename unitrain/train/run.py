@@ -19,6 +19,7 @@ from unitrain.spec.schedules import PlateauSchedule
 from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import Observer, RunEnd, RunStart
+from unitrain.train.feed import Augment
 from unitrain.train.interrupt import interruptible
 from unitrain.train.measures import Measures
 from unitrain.train.plan import Batches
@@ -37,7 +38,7 @@ from unitrain.train.session import (
     settings,
 )
 from unitrain.train.tracking import trackers
-from unitrain.train.trainer import Augment, Trainer
+from unitrain.train.trainer import Trainer
 from unitrain.train.tuning import Tuner, choose
 from unitrain.train.tuning_cache import KnownTrials
 from unitrain.train.update import AVERAGE, Update

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.diagnosis import first_non_finite
 from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd
+from unitrain.train.feed import Augment, Feed, make_feed
 from unitrain.train.loss_scale import LossScale
 from unitrain.train.metrics import HostMetric
 from unitrain.train.plan import Batches, BlockLength
@@ -44,14 +45,6 @@ class Keeper(Protocol):
 
     def keep_best(self, checkpoint: Checkpoint) -> None:
         """Keep the weights with the best monitored value."""
-        ...
-
-
-class Augment(Protocol):
-    """Changes one training batch: the inputs of the samples, and the number of the batch."""
-
-    def __call__(self, inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
-        """Return the changed inputs."""
         ...
 
 
@@ -101,7 +94,6 @@ class Trainer:
     interrupted: Callable[[], bool] = lambda: False
 
     state: TrainingState = field(init=False, default_factory=TrainingState)
-    _placed: Any = field(init=False, default=None)
     _block_length: BlockLength = field(init=False, default_factory=BlockLength)
     _rate: float = field(init=False, default=0.0)
     _clock: float = field(init=False, default=0.0)
@@ -115,31 +107,32 @@ class Trainer:
             self.schedule.load_state(self.state.schedule)
         if self.spec.precision == "mixed_float16" and self.state.loss_scale is None:
             self.state.loss_scale = LossScale()
-        self._placed = None if self.augment else self.program.place(self.data)
-        self._clock = time.perf_counter()
-        self._seconds_before = self.state.seconds
-        while self.state.epoch < self.spec.epochs:
-            started = time.perf_counter()
-            samples_before = self.state.samples
-            end = self._epoch()
-            if end is not None:
-                return end
-            speed = (self.state.samples - samples_before) / max(time.perf_counter() - started, 1e-9)
-            stop = self._end_epoch(speed)
-            if stop is not None:
-                return stop
+        coming = self.batches.coming(self.state.epoch, self.state.batch, self.spec.epochs, self.state.batches)
+        with make_feed(self.program, self.data, coming, self.augment) as feed:
+            self._clock = time.perf_counter()
+            self._seconds_before = self.state.seconds
+            while self.state.epoch < self.spec.epochs:
+                started = time.perf_counter()
+                samples_before = self.state.samples
+                end = self._epoch(feed)
+                if end is not None:
+                    return end
+                speed = (self.state.samples - samples_before) / max(time.perf_counter() - started, 1e-9)
+                stop = self._end_epoch(speed)
+                if stop is not None:
+                    return stop
         return self._end("finished", f"trained for {self.state.epoch} {'epoch' if self.state.epoch == 1 else 'epochs'}")
 
-    def _epoch(self) -> RunEnd | None:
+    def _epoch(self, feed: Feed) -> RunEnd | None:
         """Train to the end of the epoch under way; return the run's end when it comes first."""
         state = self.state
         order = self.batches.order(state.epoch)
         while state.batch < self.batches.batches_per_epoch:
             first = state.batch
-            end = self.batches.block_end(first, self._block_length.length)
+            end = self.batches.block_end(first, min(self._block_length.length, feed.longest))
             plan, rates = self._plan(order, first, self._within_limits(first, end))
             started = time.perf_counter()
-            statistics = self._run_block(plan)
+            statistics = feed.run(plan)
             self._rate = float(rates[-1])
             seconds = time.perf_counter() - started
             self._block_length.observe(len(statistics.losses), seconds)
@@ -187,23 +180,6 @@ class Trainer:
         rows = self.batches.rows(order, first, end)
         loss_scale = None if self._scale is None else self._scale.value
         return Plan(rows, coefficients, scale, apply, self.state.batches, loss_scale), rates
-
-    def _run_block(self, plan: Plan) -> Statistics:
-        if self.augment is None:
-            return self.program.run_steps(self._placed, plan)
-        changed = [
-            self.augment({name: array[rows] for name, array in self.data.inputs.items()}, plan.first_step + index)
-            for index, rows in enumerate(plan.indices)
-        ]
-        flat = plan.indices.reshape(-1)
-        block = Batchable(
-            {name: np.concatenate([batch[name] for batch in changed]) for name in self.data.inputs},
-            {name: array[flat] for name, array in self.data.targets.items()},
-            None if self.data.weight is None else self.data.weight[flat],
-        )
-        indices = np.arange(plan.indices.size, dtype=np.int32).reshape(plan.indices.shape)
-        placed = self.program.place(block)
-        return self.program.run_steps(placed, replace(plan, indices=indices))
 
     def _account(self, plan: Plan, statistics: Statistics) -> bool:
         """Add a block to the state; return False when its last loss is not finite."""
