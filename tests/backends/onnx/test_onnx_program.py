@@ -186,6 +186,18 @@ def test_threads_are_the_environments(
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
+def test_little_work_stays_on_the_calling_thread(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    program = OnnxProgram(graph, initialize(graph, 0), Settings())
+    most = program_module.SMALL // graph.macs
+    assert program._session_for(most).get_session_options().intra_op_num_threads == 1
+    assert program._session_for(most + 1) is program._session
+    weights = {name: array + 1.0 for name, array in initialize(graph, 0).items()}
+    small = program._session_for(1)
+    program.load_weights(weights)
+    assert program._session_for(1) is not small
+
+
 @pytest.mark.parametrize("variable", ["", "none", "0"])
 def test_without_a_number_of_threads_there_is_one_a_processor(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
