@@ -22,8 +22,10 @@ from unitrain.weights.initialize import check_weights
 
 Array = npt.NDArray[Any]
 SMALL = 2_000_000
-"""Multiply-accumulates up to which waking another thread costs more than it saves. Measured with one sample on two cores:
-MLP, 203,000 of them, 46 us instead of 62; LeNet, 417,000, 59 instead of 95."""
+"""Multiply-accumulates up to which waking another thread costs more than it saves.
+
+Measured with one sample on two cores: MLP, 203,000 of them, 46 us instead of 62; LeNet, 417,000, 59 instead of 95.
+"""
 # Errors only: its warnings tell of what it does with the graph.
 _ERRORS = 3
 
@@ -209,8 +211,8 @@ def _opened(model: ModelProto, tensors: list[str]) -> ModelProto:
 def _session(model: ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
     """Load a model.
 
-    Threads are ``threads``, or as many as ``OMP_NUM_THREADS`` says, else the processors that this process may use. They wait without
-    spinning, which would take the processor from others.
+    Threads are ``threads``, or as many as ``OMP_NUM_THREADS`` says, else the processors that this process may use.
+    They wait without spinning, which would take the processor from others.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _threads()
