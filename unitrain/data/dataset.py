@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ class Split:
     Parameters
     ----------
     inputs
-        Model input -> float32 or int32 ``[n, *shape]``.
+        Model input -> float32 or int32 ``[n, *shape]``; a `Lazy` array where the data streams from its file.
     targets
         Model output -> int32 class codes or float32 numbers, ``[n]`` or ``[n, ...]``.
     weight
@@ -27,7 +28,7 @@ class Split:
         Position of each sample in the file it came from, from 0, int64 ``[n]``.
     """
 
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Any]
     targets: Mapping[str, Array]
     weight: Array | None = None
     rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))

@@ -16,7 +16,9 @@ from unitrain.data.encoders import (
     fill_missing,
     list_words,
 )
-from unitrain.data.raw import Array, Raw, missing_mask
+from unitrain.data.lazy import Lazy
+from unitrain.data.moments import Moments
+from unitrain.data.raw import Array, Raw, missing_mask, show
 from unitrain.spec.data import CategoryEncoding, DataSpec, Missing, Normalise, NumericScaling
 from unitrain.spec.errors import InputError
 
@@ -52,7 +54,7 @@ def fit_encoder(raw: Raw, name: str, spec: DataSpec, integer: bool) -> tuple[Enc
     if integer:
         return IntegerEncoder(width=as_columns(values).shape[-1]), []
     if values.dtype == np.uint8 and values.ndim == 4:
-        return _fit_pixels(values, raw.white, spec)
+        return _fit_pixels(raw, name, spec)
     scaling: NumericScaling = spec.numeric
     if stated == "standardise" or stated == "min_max" or stated == "none":
         scaling = stated
@@ -60,18 +62,24 @@ def fit_encoder(raw: Raw, name: str, spec: DataSpec, integer: bool) -> tuple[Enc
 
 
 def _fit_numeric(raw: Raw, name: str, scaling: NumericScaling, missing: Missing) -> tuple[NumericEncoder, list[str]]:
-    values = as_columns(raw.features[name])
-    flat = values.reshape(-1, values.shape[-1]).astype(np.float64, copy=False)
-    absent = int(np.isnan(flat).any(axis=1).sum())
     fill: tuple[float, ...] | None = None
     if missing.numeric not in ("error", "drop_row"):
-        fill = tuple(_fill_value(column, missing, raw, name) for column in flat.T)
-    flat = fill_missing(raw, name, values, fill).reshape(flat.shape)
-    width = flat.shape[1]
+        fill = _fill_values(raw, name, missing)
+    absent, moments = 0, None
+    for piece in raw.chunks(name):
+        values = as_columns(piece.features[name])
+        flat = values.reshape(-1, values.shape[-1]).astype(np.float64, copy=False)
+        absent += int(np.isnan(flat).any(axis=1).sum())
+        flat = fill_missing(piece, name, values, fill).reshape(flat.shape).astype(np.float64, copy=False)
+        _check_finite(piece, name, flat)
+        found = Moments.of(flat)
+        moments = found if moments is None else moments.merged(found)
+    assert moments is not None  # there are numbers: `fit_encoder` has looked
+    width = len(moments.mean)
+    low, high = moments.low, moments.high
     shift, scale = np.zeros(width), np.ones(width)
-    low, high = flat.min(axis=0), flat.max(axis=0)
     if scaling == "standardise":
-        shift, scale = flat.mean(axis=0), flat.std(axis=0)
+        shift, scale = moments.mean, moments.deviation
     elif scaling == "min_max":
         shift, scale = low, high - low
     scale = np.where((low == high) | (scale == 0), 1.0, scale)
@@ -79,25 +87,67 @@ def _fit_numeric(raw: Raw, name: str, scaling: NumericScaling, missing: Missing)
     constant = np.flatnonzero(low == high)
     if len(constant) and width == 1:
         notes.append(f"column '{name}' is constant in the training part: {low[0]:g}")
-    elif len(constant) and values.ndim == 2:
+    elif len(constant) and raw.features[name].ndim == 2:
         notes.append(f"'{name}' has {len(constant)} constant columns: {list_words(map(str, constant), 8)}")
     encoder = NumericEncoder(shift=_plain(shift), scale=_plain(scale), fill=fill)
     return encoder, notes
 
 
-def _fill_value(column: Array, missing: Missing, raw: Raw, name: str) -> float:
-    if missing.numeric == "constant":
-        return missing.numeric_value
-    there = column[~np.isnan(column)]
-    if not len(there):
-        raise InputError(
-            f"column '{name}' has no value in the training part to fit '{missing.numeric}' on",
-            file=raw.origin.file,
+def _check_finite(raw: Raw, name: str, flat: Array) -> None:
+    """See that there is no infinity, of which no mean could be taken."""
+    wrong = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+    if len(wrong):
+        sample = int(wrong[0]) * len(raw) // len(flat)
+        raise raw.error(
+            sample, f"'{name}': not a finite number in float32", found=show(raw.features[name][sample].tolist())
         )
-    if missing.numeric == "most_frequent":
+
+
+def _fill_values(raw: Raw, name: str, missing: Missing) -> tuple[float, ...]:
+    """Return for each column what is put in the place of missing values."""
+    values = raw.features[name]
+    width = values.shape[-1] if values.ndim > 1 else 1
+    if missing.numeric == "constant":
+        return (missing.numeric_value,) * width
+    if missing.numeric != "mean" and isinstance(values, Lazy):
+        raise InputError(
+            f"'{missing.numeric}' needs all values of '{name}' at once, and the data streams from its file",
+            field=("missing", "numeric"),
+            found=missing.numeric,
+            allowed="error, drop_row, mean, constant",
+            hint="`stream: never` holds the data in memory",
+        )
+    if missing.numeric == "mean":
+        return _means(raw, name)
+    fill = []
+    for column in as_columns(values).reshape(-1, width).T:
+        there = column[~np.isnan(column)]
+        if not len(there):
+            raise _no_value(raw, name, missing.numeric)
         numbers, counts = np.unique(there, return_counts=True)
-        return float(numbers[counts.argmax()])
-    return float(there.mean() if missing.numeric == "mean" else np.median(there))
+        fill.append(float(numbers[counts.argmax()] if missing.numeric == "most_frequent" else np.median(there)))
+    return tuple(fill)
+
+
+def _means(raw: Raw, name: str) -> tuple[float, ...]:
+    """Return the mean of each column's values that are there."""
+    found: dict[int, Moments] = {}
+    width = 0
+    for piece in raw.chunks(name):
+        values = as_columns(piece.features[name])
+        width = values.shape[-1]
+        for number, column in enumerate(values.reshape(-1, width).astype(np.float64, copy=False).T):
+            there = column[~np.isnan(column)]
+            if len(there):
+                moments = Moments.of(there[:, None])
+                found[number] = found[number].merged(moments) if number in found else moments
+    if len(found) < width:
+        raise _no_value(raw, name, "mean")
+    return tuple(float(found[number].mean[0]) for number in range(width))
+
+
+def _no_value(raw: Raw, name: str, method: str) -> InputError:
+    return InputError(f"column '{name}' has no value in the training part to fit '{method}' on", file=raw.origin.file)
 
 
 def _fit_category(raw: Raw, name: str, method: CategoryEncoding, spec: DataSpec) -> tuple[CategoryEncoder, list[str]]:
@@ -121,8 +171,9 @@ def _fit_category(raw: Raw, name: str, method: CategoryEncoding, spec: DataSpec)
     return encoder, notes
 
 
-def _fit_pixels(values: Array, white: float, spec: DataSpec) -> tuple[PixelEncoder, list[str]]:
-    height, width, channels = values.shape[1:]
+def _fit_pixels(raw: Raw, name: str, spec: DataSpec) -> tuple[PixelEncoder, list[str]]:
+    white = raw.white
+    height, width, channels = raw.features[name].shape[1:]
     mean, std = np.zeros(channels), np.ones(channels)
     notes = []
     if isinstance(spec.pixels, Normalise):
@@ -139,13 +190,17 @@ def _fit_pixels(values: Array, white: float, spec: DataSpec) -> tuple[PixelEncod
     elif spec.pixels == "standardise":
         # From counts of the 256 values: exact, and no float copy of all the images.
         levels = np.arange(256) / white
-        counts = np.stack([np.bincount(values[..., c].reshape(-1), minlength=256) for c in range(channels)])
+        counts = np.zeros((channels, 256), dtype=np.int64)
+        for piece in raw.chunks(name):
+            pixels = piece.features[name].reshape(-1, channels)
+            counts += np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(channels)])
         share = counts / counts.sum(axis=1, keepdims=True)
         mean = share @ levels
         std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
         std = np.where((counts > 0).sum(axis=1) == 1, 1.0, std)
-    if values.min() == values.max():
-        notes.append(f"every pixel of every training image is {values.min()}")
+    first = raw.features[name][0].reshape(-1)[0]
+    if all((piece.features[name] == first).all() for piece in raw.chunks(name)):
+        notes.append(f"every pixel of every training image is {first}")
     return PixelEncoder(mean=_plain(mean), std=_plain(std), height=height, width=width, white=white), notes
 
 

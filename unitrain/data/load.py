@@ -83,8 +83,13 @@ def prepare(
     with span("preprocess data"):
         preprocessing, said = (stored, []) if stored else fit(parts["train"], spec, inputs, features, fitted)
         splits = {part: preprocessing.apply(raw) for part, raw in parts.items()}
+    streams = any(raw.streams for raw in parts.values())
+    if streams:
+        notes.append(
+            "the inputs stay in their files and stream from there; equal samples in two parts are not looked for"
+        )
     with span("look for leaks"):
-        leaks = find_leaks(splits, parts)
+        leaks = () if streams else find_leaks(splits, parts)
     report = Report(
         counts={part: len(arrays) for part, arrays in splits.items()},
         class_counts=_class_counts(preprocessing, splits),

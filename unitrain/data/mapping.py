@@ -8,7 +8,7 @@ from typing import Any
 from unitrain.data.raw import Raw
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import FieldPath, InputError, did_you_mean
-from unitrain.spec.sources import Npz, Table
+from unitrain.spec.sources import Npy, Npz, Table
 
 
 def map_features(spec: DataSpec, raw: Raw, inputs: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -23,6 +23,8 @@ def map_features(spec: DataSpec, raw: Raw, inputs: Mapping[str, Any]) -> dict[st
     field: FieldPath = ("features",)
     if not stated and isinstance(spec.source, Npz):
         stated, field = {name: (key,) for name, key in spec.source.inputs.items()}, ("source", "inputs")
+    if not stated and isinstance(spec.source, Npy):
+        stated, field = {name: (name,) for name in spec.source.inputs}, ("source", "inputs")
     if not stated and len(inputs) == 1:
         stated = {next(iter(inputs)): tuple(raw.features)}
     if not stated and set(inputs) <= set(raw.features):
@@ -54,6 +56,8 @@ def map_targets(spec: DataSpec, raw: Raw, outputs: Sequence[str]) -> dict[str, t
     stated: dict[str | None, tuple[str, ...]]
     if isinstance(source, Table):
         stated = source.target_columns()
+    elif isinstance(source, Npy):
+        stated = {output: (output,) for output in source.targets}
     elif isinstance(source, Npz):
         stated = {output: (key,) for output, key in source.targets.items()}
     else:

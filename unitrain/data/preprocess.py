@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from unitrain.data.dataset import Split
 from unitrain.data.encoders import CategoryEncoder, Encoder
 from unitrain.data.fitting import fit_encoder
+from unitrain.data.lazy import Index, Lazy
 from unitrain.data.raw import Array, Raw, missing_mask
 from unitrain.data.targets import ClassTarget, NumberTarget, TargetState, fit_target
 from unitrain.spec.base import Spec
@@ -51,6 +52,24 @@ class InputState(Spec):
                     )
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return fit_shape(values, self.shape, name, [feature.name for feature in self.features])
+
+    def on_demand(self, raw: Raw, name: str) -> Any:
+        """Apply now; where a feature stays in its file, to rows when they are asked for (`Lazy`).
+
+        Raises
+        ------
+        InputError
+            As `apply`; of rows that are not read yet, when they are.
+        """
+        names = [feature.name for feature in self.features]
+        if not any(isinstance(raw.features[feature], Lazy) for feature in names):
+            return self.apply(raw, name)
+
+        def make(rows: Index) -> Array:
+            return self.apply(raw.loaded(rows, names), name)
+
+        first = make(np.zeros(1, dtype=np.int64))
+        return Lazy(make, np.arange(len(raw)), first.shape[1:], first.dtype)
 
 
 class Preprocessing(Spec):
@@ -101,7 +120,7 @@ class Preprocessing(Spec):
         InputError
             A missing value, an unseen category or class, another shape: with file and line.
         """
-        inputs = {name: state.apply(raw, name) for name, state in self.inputs.items()}
+        inputs = {name: state.on_demand(raw, name) for name, state in self.inputs.items()}
         targets = {
             name: state.apply(raw)
             for name, state in self.targets.items()
@@ -213,7 +232,9 @@ def without_missing(raw: Raw, features: Mapping[str, Any], missing: Missing) -> 
     for name in features:
         values = raw.features[name]
         policy = missing.category if values.dtype == object else missing.numeric
-        absent = missing_mask(values) if policy == "drop_row" else np.zeros(len(raw), dtype=bool)
+        absent = np.zeros(len(raw), dtype=bool)
+        if policy == "drop_row":
+            absent = np.concatenate([missing_mask(piece.features[name]) for piece in raw.chunks(name)])
         if absent.any():
             notes.append(f"{raw.origin.file}: {int(absent.sum()):,} rows without '{name}' dropped")
         keep &= ~absent

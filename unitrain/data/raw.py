@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -10,10 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from unitrain.data.lazy import Lazy, take
 from unitrain.spec.errors import FieldPath, InputError
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
+
+# Numbers looked at together where a feature is gone through piece by piece.
+_CHUNK = 2**21
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Raw:
     Parameters
     ----------
     features
-        Name -> values. Numbers are float64 (NaN where missing) or int64, ``[n]`` or ``[n, ...]``; categories
+        Name -> values, or `Lazy` ones that stay in their file.
+        Numbers are float64 (NaN where missing) or int64, ``[n]`` or ``[n, ...]``; categories
         are object ``[n]`` of str, None where missing; pixels are uint8 ``[n, height, width, channel]``.
     targets
         Name -> values; as the features, integers as int64.
@@ -98,12 +103,29 @@ class Raw:
         """Return the samples at ``index`` (positions, or bool ``[n]``), in that order."""
         return replace(
             self,
-            features={name: values[index] for name, values in self.features.items()},
+            features={name: take(values, index) for name, values in self.features.items()},
             targets={name: values[index] for name, values in self.targets.items()},
             rows=self.rows[index],
             weight=None if self.weight is None else self.weight[index],
             group=None if self.group is None else self.group[index],
         )
+
+    @property
+    def streams(self) -> bool:
+        """Whether features stay in their file until they are asked for."""
+        return any(isinstance(values, Lazy) for values in self.features.values())
+
+    def loaded(self, index: Array | slice, names: Iterable[str]) -> Raw:
+        """Return some features of the samples at ``index`` in memory, without targets and weight."""
+        features = {name: self.features[name][index] for name in names}
+        return replace(self, features=features, targets={}, rows=self.rows[index], weight=None, group=None)
+
+    def chunks(self, name: str) -> Iterator[Raw]:
+        """Go through one feature piece by piece; the pieces are the same wherever it is kept."""
+        values = self.features[name]
+        length = max(1, _CHUNK * len(values) // max(1, values.size))
+        for first in range(0, len(values), length):
+            yield self.loaded(slice(first, first + length), [name])
 
     def name(self, sample: int) -> str:
         """Name the sample at a position: its file and line."""

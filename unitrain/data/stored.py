@@ -13,7 +13,7 @@ from unitrain.data.encoders import CategoryEncoder, PixelEncoder
 from unitrain.data.files import find_file, find_folder
 from unitrain.data.preprocess import Preprocessing
 from unitrain.data.raw import Array, Origin, Raw
-from unitrain.data.sources import idx, image_folder, npz, read_source, table
+from unitrain.data.sources import arrays, idx, image_folder, read_source, table
 from unitrain.data.targets import NumberTarget
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError, did_you_mean
@@ -79,20 +79,20 @@ def _read_table(state: Preprocessing, path: Path, source: Table | None = None) -
 
 
 def _read_arrays(state: Preprocessing, path: Path) -> Raw:
-    arrays = {key: npz.plain_values(values, path, key) for key, values in npz.read_arrays(path).items()}
+    found = {key: arrays.plain_values(values, path, key) for key, values in arrays.read_arrays(path).items()}
     features, targets = list(state.feature_encoders()), state.target_columns()
     # One nameless array can only be the one feature.
-    if len(features) == 1 and features[0] not in arrays and len(arrays) == 1:
-        arrays = {features[0]: next(iter(arrays.values()))}
+    if len(features) == 1 and features[0] not in found and len(found) == 1:
+        found = {features[0]: next(iter(found.values()))}
     for name in features:
-        if name not in arrays:
+        if name not in found:
             raise InputError(
                 f"no key '{name}'",
                 file=str(path),
-                found=", ".join(arrays),
-                hint=did_you_mean(name, arrays),
+                found=", ".join(found),
+                hint=did_you_mean(name, found),
             )
-    used = {name: arrays[name] for name in (*features, *targets) if name in arrays}
+    used = {name: found[name] for name in (*features, *targets) if name in found}
     lengths = {name: len(values) for name, values in used.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(

@@ -187,6 +187,9 @@ class DataSpec(Spec):
         Changes to images of training batches, in order.
     limit
         Use this many training samples only, the classes in proportion.
+    stream
+        Leave inputs in their files and read each batch when it is due: ``auto`` does so where preparing them in
+        memory would take more than half of what is available. For npy files and npz files that are not compressed.
     """
 
     source: NamedSource
@@ -202,6 +205,7 @@ class DataSpec(Spec):
     invalid_image: Literal["error", "skip"] = "error"
     augment: tuple[NamedAugmentation, ...] = ()
     limit: PositiveInt | None = None
+    stream: Literal["auto", "always", "never"] = "auto"
 
     @model_validator(mode="after")
     def _one_group(self) -> DataSpec:

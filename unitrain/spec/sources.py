@@ -154,6 +154,39 @@ class Npz(Spec):
     group: str | None = None
 
 
+class NpyFiles(Spec):
+    """NumPy ``.npy`` files, an array each, the samples on the first axis.
+
+    Parameters
+    ----------
+    inputs
+        Model input name -> file.
+    targets
+        Model output name -> file. A file may serve as input and target (an autoencoder).
+    weight, group
+        Files of the sample weights and of the groups that a split keeps together.
+    """
+
+    inputs: Annotated[dict[str, str], Field(min_length=1)]
+    targets: dict[str, str] = {}
+    weight: str | None = None
+    group: str | None = None
+
+
+class Npy(NpyFiles):
+    """NumPy ``.npy`` files, one for each model input and target; inputs may be larger than memory.
+
+    Parameters
+    ----------
+    validation, test
+        Files of the other parts, where they exist.
+    """
+
+    type: Literal["npy"] = "npy"
+    validation: NpyFiles | None = None
+    test: NpyFiles | None = None
+
+
 class Table(Spec):
     """A CSV, TSV or Parquet file with a header, told apart by its suffix.
 
@@ -246,6 +279,18 @@ class ImageFolder(Spec):
 
 
 Source = Annotated[
-    Digits | Iris | Wine | BreastCancer | Diabetes | Mnist5k | FashionMnist | Mnist | Idx | Npz | Table | ImageFolder,
+    Digits
+    | Iris
+    | Wine
+    | BreastCancer
+    | Diabetes
+    | Mnist5k
+    | FashionMnist
+    | Mnist
+    | Idx
+    | Npz
+    | Npy
+    | Table
+    | ImageFolder,
     Field(discriminator="type"),
 ]

@@ -5,6 +5,7 @@ The arithmetic is the same whichever backend predicted, so that values compare a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import ArrayNamespace, Batchable, LossFunction, Program
+from unitrain.backends.contract import ArrayNamespace, Arrays, Batchable, LossFunction, Program
 from unitrain.train.metrics import HostMetric
+
+# Of inputs that are read from a file to be predicted.
+_PIECE_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Evaluator:
 
     def evaluate(self, program: Program, data: Batchable) -> dict[str, Any]:
         """Predict and measure: ``{"loss": ..., label: ...}``."""
-        return self.measure(program.predict(data.inputs, self.batch_size), data)
+        return self.measure(predict(program, data.inputs, self.batch_size), data)
 
     def measure(self, predictions: Mapping[str, npt.NDArray[Any]], data: Batchable) -> dict[str, Any]:
         """Measure predictions that are at hand."""
@@ -53,3 +57,17 @@ class Evaluator:
         for label, output, metric in self.metrics:
             values[label] = metric.evaluate(exact[output], data.targets[output], weight)
         return values
+
+
+def predict(program: Program, inputs: Arrays, batch_size: int) -> dict[str, npt.NDArray[Any]]:
+    """Predict; inputs that are no arrays in memory are read piece by piece, cut where batches are cut."""
+    if all(isinstance(array, np.ndarray) for array in inputs.values()):
+        return program.predict(inputs, batch_size)
+    count = len(next(iter(inputs.values())))
+    row_bytes = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in inputs.values())
+    length = batch_size * max(1, _PIECE_BYTES // max(1, row_bytes * batch_size))
+    pieces = [
+        program.predict({name: array[first : first + length] for name, array in inputs.items()}, batch_size)
+        for first in range(0, count, length)
+    ]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -14,6 +14,7 @@ from unitrain.backends.contract import Program
 from unitrain.data.load import apply_stored
 from unitrain.data.preprocess import Preprocessing
 from unitrain.spec.errors import InputError, unknown_name
+from unitrain.train.evaluation import predict
 from unitrain.train.fit import load_run
 from unitrain.train.measures import Measures
 from unitrain.train.recipe import LoadedRecipe
@@ -89,7 +90,7 @@ class TrainedRun:
         columns: dict[str, npt.NDArray[Any]] = {}
         if not np.array_equal(split.rows, np.arange(len(split))):
             columns["row"] = split.rows
-        outputs = self.program.predict(split.inputs, size)
+        outputs = predict(self.program, split.inputs, size)
         for name, values in outputs.items():
             prefix = "" if len(outputs) == 1 else f"{name}."
             for label, column in self.readable(name, values.astype(np.float64)).items():

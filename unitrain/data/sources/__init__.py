@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from unitrain.data.raw import Parts
-from unitrain.data.sources import bundled, idx, image_folder, npz, table
+from unitrain.data.sources import bundled, idx, image_folder, npy, npz, table
 from unitrain.spec.data import DataSpec
-from unitrain.spec.sources import FashionMnist, Idx, ImageFolder, Mnist, Mnist5k, Npz, Table
+from unitrain.spec.errors import InputError
+from unitrain.spec.sources import FashionMnist, Idx, ImageFolder, Mnist, Mnist5k, Npy, Npz, Table
 
 
 def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
@@ -19,12 +20,20 @@ def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
         A file or package is missing (with the command that installs it), or its content is wrong.
     """
     source = spec.source
+    if isinstance(source, Npz):
+        return npz.read(source, folder, spec.group(), spec.stream), []
+    if isinstance(source, Npy):
+        return npy.read(source, folder, spec.stream), []
+    if spec.stream == "always":
+        raise InputError(
+            f"a source of type {source.type} does not stream",
+            field=("stream",),
+            allowed="always for npy, and for npz that is not compressed",
+        )
     if isinstance(source, ImageFolder):
         return image_folder.read(source, folder, spec.invalid_image)
     if isinstance(source, Table):
         return table.read(source, folder, spec.group()), []
-    if isinstance(source, Npz):
-        return npz.read(source, folder, spec.group()), []
     if isinstance(source, Idx):
         return idx.read(source, folder), []
     if isinstance(source, (Mnist, FashionMnist)):

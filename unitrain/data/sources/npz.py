@@ -1,152 +1,65 @@
-"""NumPy's ``.npz`` and ``.npy``: named arrays, never unpickled, sizes checked before they are read."""
+"""NumPy's ``.npz``: one file for all arrays of a part."""
 
 from __future__ import annotations
 
-import math
-import zipfile
-import zlib
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import Any
 
 from unitrain.data.files import find_file
-from unitrain.data.raw import Array, Origin, Parts, Raw
-from unitrain.spec.errors import InputError, unknown_name
+from unitrain.data.lazy import MappedFile
+from unitrain.data.raw import Parts, Raw
+from unitrain.data.sources.arrays import arrays_raw, plain_values, read_arrays
+from unitrain.data.sources.mapped import check_target, lazy_values, map_npz, should_stream
+from unitrain.spec.errors import InputError
 from unitrain.spec.sources import Npz
 
-_MAXIMUM_RATIO = 1040  # as deflate's
 
-
-def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Array]:
-    """Read the arrays of an ``.npz`` (all, or those of ``keys``), or the one of an ``.npy`` under its stem.
+def read(source: Npz, folder: Path, group: str | None, stream: str) -> Parts:
+    """Read or map the file a recipe names, and those of the other parts; ``stream`` as in the recipe.
 
     Raises
     ------
     InputError
-        The file is damaged, holds Python objects, lacks a key, or declares more than it can hold.
+        A file is wrong, or is to stream and is compressed.
     """
-    try:
-        if path.suffix == ".npy":
-            with path.open("rb") as stream:
-                _check_size(stream, path.stem, path.stat().st_size, path)
-            return {path.stem: np.load(path, allow_pickle=False)}
-        _check_sizes(path)
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError("not an npz file", file=str(path))
-            for key in keys or ():
-                if key not in archive.files:
-                    raise unknown_name("key", key, archive.files).located(file=str(path))
-            return {key: archive[key] for key in (archive.files if keys is None else dict.fromkeys(keys))}
-    # NotImplementedError and RuntimeError: a packing that Python lacks, an encrypted file.
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        hint = "save numbers, not Python objects" if "allow_pickle" in str(error) else None
-        raise InputError(f"the arrays cannot be read: {error}", file=str(path), hint=hint) from None
-
-
-def _check_sizes(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.filename.endswith(".npy"):
-                with archive.open(entry) as stream:
-                    _check_size(stream, entry.filename[:-4], entry.compress_size * _MAXIMUM_RATIO, path)
-
-
-def _check_size(stream: IO[bytes], name: str, most: int, path: Path) -> None:
-    """Compare the size an array declares with the most that can be there, before NumPy allocates it."""
-    version = np.lib.format.read_magic(stream)
-    first = version == (1, 0)
-    read_header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > most:
-        raise InputError(
-            f"array '{name}' declares more than the file can hold",
-            file=str(path),
-            found=f"shape {shape} of {dtype}",
-        )
-
-
-def plain_values(values: Array, path: Path, key: str) -> Array:
-    """Bring an array to the dtypes of `Raw`."""
-    if values.ndim == 0:
-        raise InputError(f"'{key}' is a single number; the samples lie on the first axis", file=str(path))
-    if values.dtype.kind in "US":
-        text = values.astype(str)
-        if text.ndim != 1:
-            raise InputError(f"'{key}': text has one axis", file=str(path), found=f"shape {values.shape}")
-        return np.array([str(item) or None for item in text], dtype=object)
-    if values.dtype == np.uint8 and values.ndim >= 3:
-        return values[..., None] if values.ndim == 3 else values
-    if values.dtype.kind in "biu":
-        return values.astype(np.int64)
-    if values.dtype.kind == "f":
-        return values.astype(np.float64)
-    raise InputError(
-        f"'{key}' has a type that is not read",
-        file=str(path),
-        found=str(values.dtype),
-        allowed="numbers, booleans, text",
-    )
-
-
-def npz_raw(
-    path: Path,
-    inputs: Iterable[str],
-    targets: Iterable[str],
-    weight: str | None = None,
-    group: str | None = None,
-) -> Raw:
-    """Read the named keys of a file into `Raw`; features and targets are called by their keys."""
-    inputs, targets = list(inputs), list(targets)
-    keys = [*inputs, *targets, *([weight] if weight else []), *([group] if group else [])]
-    arrays = {key: plain_values(values, path, key) for key, values in read_arrays(path, keys).items()}
-    lengths = {key: len(values) for key, values in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise InputError(
-            "the arrays differ in their number of samples",
-            file=str(path),
-            found=", ".join(f"{key} {length:,}" for key, length in lengths.items()),
-        )
-    labels: dict[str, Array] = {}
-    for key in targets:
-        values = arrays[key]
-        # A uint8 label map is no picture: take off the channel axis that pixels were given.
-        labels[key] = values if key in inputs or values.dtype != np.uint8 else _as_labels(values)
-    groups: Any = None if group is None else np.array([str(item) for item in arrays[group]], dtype=object)
-    return Raw(
-        {key: arrays[key] for key in inputs},
-        labels,
-        Origin(str(path)),
-        np.arange(next(iter(lengths.values()))),
-        weight=None if weight is None else arrays[weight],
-        group=groups,
-    )
-
-
-def _as_labels(values: Array) -> Array:
-    plain = values[..., 0] if values.shape[-1] == 1 else values
-    return plain.astype(np.int64)
-
-
-def read(source: Npz, folder: Path, group: str | None) -> Parts:
-    """Read the file a recipe names, and those of the other parts."""
-    parts: Parts = {}
-    for part, name in (
-        ("train", source.file),
-        ("validation", source.validation_file),
-        ("test", source.test_file),
+    named = {"train": source.file, "validation": source.validation_file, "test": source.test_file}
+    paths = {part: find_file(name, folder) for part, name in named.items() if name is not None}
+    inputs = list(dict.fromkeys(source.inputs.values()))
+    mapped: dict[str, dict[str, MappedFile]] = {}
+    for part, path in paths.items() if stream != "never" else ():
+        found = map_npz(path, inputs)
+        if found is not None:
+            mapped[part] = found
+        elif stream == "always":
+            raise InputError(
+                "an array that is compressed, or not there, does not stream",
+                file=str(path),
+                hint="np.savez writes arrays as they are; np.savez_compressed does not",
+            )
+    if len(mapped) < len(paths) or not should_stream(
+        stream, [file for files in mapped.values() for file in files.values()]
     ):
-        if name is not None:
-            path = find_file(name, folder)
-            parts[part] = npz_raw(path, source.inputs.values(), source.targets.values(), source.weight, group)
-    return parts
+        mapped = {}
+    return {part: _raw(path, source, group, mapped.get(part)) for part, path in paths.items()}
+
+
+def _raw(path: Path, source: Npz, group: str | None, mapped: dict[str, MappedFile] | None) -> Raw:
+    """Read the named keys; features and targets are called by their keys."""
+    inputs, targets = list(source.inputs.values()), list(source.targets.values())
+    held = [*([] if mapped else inputs), *targets, *(key for key in (source.weight, group) if key)]
+    arrays: dict[str, Any] = {key: plain_values(values, path, key) for key, values in read_arrays(path, held).items()}
+    features = (
+        {key: arrays[key] for key in inputs}
+        if not mapped
+        else {key: lazy_values(mapped[key], path, key) for key in inputs}
+    )
+    for key in targets if mapped else ():
+        check_target(arrays[key], path, key)
+    return arrays_raw(
+        path,
+        features,
+        {key: arrays[key] for key in targets},
+        arrays[source.weight] if source.weight else None,
+        arrays[group] if group else None,
+        inputs,
+    )

@@ -1,0 +1,136 @@
+"""Arrays of which rows are read, and changed, when they are asked for."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Index = npt.NDArray[np.int64]
+
+# Bytes of a mapped file that may stay in the memory of this process before they are given back.
+_HELD_BYTES = 64 * 2**20
+_PAGE = mmap.PAGESIZE
+
+
+class MappedFile:
+    """An array in a file, of which the operating system reads what is touched.
+
+    Parameters
+    ----------
+    path
+        The file.
+    offset
+        Byte at which the numbers begin.
+    shape, dtype, fortran
+        Of the array, which the file must hold as a whole.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> None:
+        with path.open("rb") as stream:
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        flat: Array = np.frombuffer(self._map, dtype, int(np.prod(shape, dtype=np.int64)), offset)
+        self.array = flat.reshape(shape, order="F" if fortran else "C")
+        self._offset = offset
+        self._contiguous = not fortran
+        self._touched = 0
+        # Rows come in random order: what lies around them is not wanted, and would be read for nothing.
+        self._advise("MADV_RANDOM")
+
+    def read(self, rows: Index) -> Array:
+        """Copy rows out of the file."""
+        if self._contiguous and len(rows) > 1 and rows[-1] - rows[0] < 4 * len(rows):
+            self._read_ahead(int(rows.min()), int(rows.max()) + 1)
+        values: Array = self.array[rows]
+        # Each row touches one page at the least.
+        self._touched += max(values.nbytes, len(rows) * _PAGE)
+        if self._touched > _HELD_BYTES:
+            # They stay in the system's cache, from where they come back without a look at the disk.
+            self._advise("MADV_DONTNEED")
+            self._touched = 0
+        return values
+
+    def _read_ahead(self, first: int, end: int) -> None:
+        """Have neighbouring rows read in one go."""
+        row = self.array.nbytes // max(1, len(self.array))
+        start = (self._offset + first * row) // _PAGE * _PAGE
+        self._advise("MADV_WILLNEED", start, self._offset + end * row - start)
+
+    def _advise(self, advice: str, *where: int) -> None:
+        if hasattr(mmap, advice):  # not every system takes advice
+            self._map.madvise(getattr(mmap, advice), *where)
+
+
+class Lazy:
+    """An array whose rows are made when they are asked for: ``lazy[rows]`` is a plain array.
+
+    Parameters
+    ----------
+    make
+        Gives the rows at positions, int64 ``[k]``, of what there is in all.
+    rows
+        The positions that belong to this array, int64 ``[n]``.
+    shape
+        Of one row.
+    dtype
+        Of what ``make`` gives.
+    """
+
+    def __init__(
+        self, make: Callable[[Index], Array], rows: Index, shape: tuple[int, ...], dtype: npt.DTypeLike
+    ) -> None:
+        self._make, self._rows = make, rows
+        self.shape = (len(rows), *shape)
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Array:
+        """Make the rows at an integer, slice, array of positions, or bool ``[n]``."""
+        rows = self._rows[index]
+        return self._make(rows) if rows.ndim else self._make(rows[None])[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """Make all rows, for those who need them at once."""
+        return np.asarray(self[:], dtype=dtype)
+
+    def take(self, index: Array) -> Lazy:
+        """Return the rows at positions, or bool ``[n]``, without making them."""
+        return Lazy(self._make, self._rows[index], self.shape[1:], self.dtype)
+
+
+def take(values: Any, index: Array) -> Any:
+    """Choose rows: a copy of an array, another look at a `Lazy`."""
+    return values.take(index) if isinstance(values, Lazy) else values[index]
+
+
+def available_memory() -> int:
+    """Return how many bytes may be used before others are pushed out, as far as the system tells."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**62  # a system that does not tell: as if there were enough
