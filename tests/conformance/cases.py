@@ -36,16 +36,18 @@ CUBE: Shape = (2, 3, 2, 4)
 
 @dataclass(frozen=True)
 class Case:
-    """One layer, and the shapes of its inputs without the batch."""
+    """One layer, and the shapes of its inputs without the batch, side inputs last."""
 
     label: str
     layer: LayerSpec
     input_shapes: tuple[Shape, ...]
 
     @property
-    def dtype(self) -> ValueType:
-        """Kind of the inputs."""
-        return "integer" if self.layer.accepts == "integer" else "float"
+    def kinds(self) -> tuple[ValueType, ...]:
+        """Kinds of the inputs."""
+        sides = [self.layer.side_inputs[field] for field, names in self.layer.side_names().items() for _ in names]
+        main: ValueType = "integer" if self.layer.accepts == "integer" else "float"
+        return (*[main] * (len(self.input_shapes) - len(sides)), *sides)
 
 
 WINDOWS_1D: list[Fields] = [
@@ -214,14 +216,16 @@ CASES = [_case(kind, fields, shapes) for kind, options in OPTIONS.items() for fi
 
 
 def case_inputs(case: Case, name: str = "y") -> dict[str, Array]:
-    """Draw a batch for each input of the layer ``name``, float32 over the range where activations bend, or indices."""
+    """Draw a batch for each input of the layer ``name``: float32 over the range where activations bend, or integers."""
     inputs: dict[str, Array] = {}
-    for position, shape in enumerate(case.input_shapes):
+    for position, (shape, kind) in enumerate(zip(case.input_shapes, case.kinds, strict=True)):
         generator = stream(0, "conformance", case.label, "input", position)
         size = (BATCH, *shape)
+        # Integers are indices into a table, or a mask of 0 and 1.
+        below = case.layer.vocabulary if isinstance(case.layer, Embedding) else 2
         inputs[input_name(name, position)] = (
-            generator.integers(0, case.layer.vocabulary, size, np.int32)
-            if isinstance(case.layer, Embedding)
+            generator.integers(0, below, size, np.int32)
+            if kind == "integer"
             else (2.0 * generator.normal(size=size)).astype(np.float32)
         )
     return inputs
@@ -258,9 +262,12 @@ def suite_graph(cases: Mapping[str, Case]) -> Graph:
     for name, case in cases.items():
         names = tuple(input_name(name, position) for position in range(len(case.input_shapes)))
         inputs |= {
-            key: InputSpec(shape=shape, dtype=case.dtype) for key, shape in zip(names, case.input_shapes, strict=True)
+            key: InputSpec(shape=shape, dtype=kind)
+            for key, shape, kind in zip(names, case.input_shapes, case.kinds, strict=True)
         }
-        layers.append(case.layer.model_copy(update={"name": name, "inputs": names}))
+        sides = case.layer.sides(names)
+        main = names[: len(names) - sum(map(len, sides.values()))]
+        layers.append(case.layer.model_copy(update={"name": name, "inputs": main, **sides}))
     return resolve(ModelSpec(inputs=inputs, layers=tuple(layers), outputs=tuple(cases)))
 
 

@@ -90,8 +90,8 @@ def names_of(backend: str, name: str, case: Case) -> list[str]:
         f"output {name}",
         *(
             f"gradient by input {input_name(name, position)}"
-            for position in range(len(case.input_shapes))
-            if case.dtype == "float"
+            for position, kind in enumerate(case.kinds)
+            if kind == "float"
         ),
         *(f"gradient by parameter {name}.{local}" for local in trainable),
     ]

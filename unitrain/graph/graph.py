@@ -106,7 +106,9 @@ class Graph:
         sources: dict[str, set[str]] = {name: {name} for name in self.inputs}
         found: list[tuple[str, int, str]] = []
         for node in self.nodes:
-            reached = sources[node.name] = set().union(*(sources[name] for name in node.inputs))
+            reached = set().union(*(sources[name] for name in node.inputs))
+            # What computes integers, such as a mask, gives other ones than it reads.
+            sources[node.name] = set() if node.layer.gives else reached
             if isinstance(node.layer, Embedding):
                 found += [(node.name, node.layer.vocabulary, name) for name in sorted(reached)]
         return tuple(found)

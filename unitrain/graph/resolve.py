@@ -14,7 +14,7 @@ from unitrain.spec.base import at_document, problems_of
 from unitrain.spec.errors import FieldPath, InputError, Problem, unknown_name
 from unitrain.spec.expressions import substitute
 from unitrain.spec.layers import LAYER_TYPES
-from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ShapeError, ValueType, show_shape
+from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ShapeError, ValueType, Wanted, show_shape
 from unitrain.spec.model import (
     BlockCall,
     BlockSpec,
@@ -174,17 +174,20 @@ class _Resolver:
         return scope.done[name]
 
     def _inputs(self, scope: _Scope, index: int, layer: LayerSpec) -> list[str]:
-        """Return the node or input names that a layer reads."""
-        path = (*scope.path, index, "inputs")
+        """Return the node or input names that a layer reads: its inputs, then its side inputs."""
+        path = (*scope.path, index)
+        sides = [
+            self._reference(scope, name, (*path, field)) for field, names in layer.side_names().items() for name in names
+        ]
         if layer.inputs is not None:
-            return [self._reference(scope, name, path) for name in layer.inputs]
+            return [self._reference(scope, name, (*path, "inputs")) for name in layer.inputs] + sides
         if index > 0:
-            return [self._reference(scope, scope.order[index - 1], path)]
+            return [self._reference(scope, scope.order[index - 1], path), *sides]
         if len(scope.given) == 1:
-            return [self._reference(scope, next(iter(scope.given)), path)]
+            return [self._reference(scope, next(iter(scope.given)), path), *sides]
         raise InputError(
             "the first layer must name its inputs when there are several",
-            field=path[:-1],
+            field=path,
             allowed=", ".join(scope.given),
         )
 
@@ -296,12 +299,15 @@ class _Resolver:
         if len(self.nodes) >= MAXIMUM_NODES:
             raise InputError("the model has too many layers", field=path, allowed=f"{MAXIMUM_NODES:,}")
         least, most = layer.arity
-        if len(inputs) < least or (most is not None and len(inputs) > most):
+        sides = layer.sides(inputs)
+        main = inputs[: len(inputs) - sum(map(len, sides.values()))]
+        if len(main) < least or (most is not None and len(main) > most):
             wanted = f"{least} or more inputs" if most is None else f"{least} input" + "s" * (least > 1)
-            raise InputError(f"{layer.type} takes {wanted}", field=(*path, "inputs"), found=", ".join(inputs) or "none")
-        dtype = self._dtype(layer, inputs, path)
+            raise InputError(f"{layer.type} takes {wanted}", field=(*path, "inputs"), found=", ".join(main) or "none")
+        dtype = self._dtype(layer, main, path)
         shapes = tuple(self._shape(name) for name in inputs)
         try:
+            self._check_sides(full, layer, sides, layer.side_shapes(*shapes[: len(main)]), path)
             output = layer.output_shape(*shapes)
             table = layer.parameters(*shapes)
         except ShapeError as error:
@@ -332,7 +338,7 @@ class _Resolver:
         if layer.accepts == "any":
             if len(given) > 1:
                 raise InputError(f"{layer.type} cannot join integers and floats", field=(*path, "inputs"))
-            return given.pop()
+            return layer.gives or given.pop()
         if given != {layer.accepts}:
             raise InputError(
                 f"{layer.type} reads {layer.accepts} values",
@@ -340,7 +346,41 @@ class _Resolver:
                 found=", ".join(f"{name} ({self._value_type(name)})" for name in inputs),
                 hint="an embedding turns integers into floats" if layer.accepts == "float" else None,
             )
-        return "float"
+        return layer.gives or "float"
+
+    def _check_sides(
+        self,
+        full: str,
+        layer: LayerSpec,
+        sides: Mapping[str, Sequence[str]],
+        wanted: Mapping[str, Sequence[Wanted]],
+        path: FieldPath,
+    ) -> None:
+        """See that side inputs are as many, of the kind and of the shape that the layer wants."""
+        for field, names in sides.items():
+            where = (*path, field)
+            kind, shapes = layer.side_inputs[field], wanted[field]
+            if len(names) != len(shapes):
+                raise InputError(
+                    f"{layer.type} '{full}' takes {len(shapes)} for {field}", field=where, found=", ".join(names)
+                )
+            for name, shape in zip(names, shapes, strict=True):
+                found = self._shape(name)
+                if self._value_type(name) != kind:
+                    raise InputError(
+                        f"{layer.type} reads {kind} values as {field}",
+                        field=where,
+                        found=f"{name} ({self._value_type(name)})",
+                    )
+                if len(found) != len(shape) or any(
+                    want not in (None, extent) for want, extent in zip(shape, found, strict=True)
+                ):
+                    raise InputError(
+                        f"{layer.type} '{full}' has a {field} of another shape",
+                        field=where,
+                        found=f"{name} {show_shape(found)}",
+                        allowed=show_shape(shape),
+                    )
 
     def _shape(self, name: str) -> Shape:
         return self.inputs[name].shape if name in self.inputs else self.nodes[name].output_shape

@@ -17,8 +17,8 @@ from unitrain.backends.contract import Batchable, Plan, Program, Statistics
 from unitrain.spans import WAITING, span
 
 # Bytes of batches that may wait for the device, and of a block of them that is placed on it.
-AHEAD_BYTES = 256 * 2**20
-BLOCK_BYTES = 128 * 2**20
+AHEAD_BYTES = 64 * 2**20
+BLOCK_BYTES = 32 * 2**20
 
 Rows = npt.NDArray[np.int32]
 # The batches to come: the number of each since the start of training, and its samples.

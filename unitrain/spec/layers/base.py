@@ -5,8 +5,9 @@ Shapes leave out the batch: an image is ``(height, width, channel)``, a sequence
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -14,6 +15,8 @@ from unitrain.spec.base import Spec
 from unitrain.spec.initializers import Initializer, Ones, Orthogonal, Zeros
 
 Shape = tuple[int, ...]
+# A shape that is asked for; None where any extent will do.
+Wanted = tuple[int | None, ...]
 ValueType = Literal["float", "integer"]
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -99,6 +102,9 @@ Pair = Annotated[
 ]
 
 
+_T = TypeVar("_T")
+
+
 class LayerSpec(Spec):
     """One layer: what it is called, what it reads, and what it does.
 
@@ -116,13 +122,43 @@ class LayerSpec(Spec):
     arity: ClassVar[tuple[int, int | None]] = (1, 1)
     # The kind of value it reads; "any" passes the kind of its inputs on.
     accepts: ClassVar[Literal["float", "integer", "any"]] = "float"
+    # The kind of value it gives; None: float, or with `accepts` "any" the kind of its inputs.
+    gives: ClassVar[ValueType | None] = None
+    # Fields that name further inputs, such as a mask, and the kind of each. Those that are set follow `inputs`, in
+    # this order, among the inputs of the layer's node.
+    side_inputs: ClassVar[Mapping[str, ValueType]] = {}
 
     type: str
     name: Name | None = None
     inputs: InputNames | None = None
 
+    def side_names(self) -> dict[str, tuple[str, ...]]:
+        """Return the names that side inputs are given, by field, for the fields that are set."""
+        given = {name: getattr(self, name) for name in self.side_inputs}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def sides(self, inputs: Sequence[_T]) -> dict[str, tuple[_T, ...]]:
+        """Tell the side inputs apart among all inputs of the layer: shapes, arrays or tensors, by field."""
+        names = self.side_names()
+        start = len(inputs) - sum(map(len, names.values()))
+        found = {}
+        for field, given in names.items():
+            found[field] = tuple(inputs[start : start + len(given)])
+            start += len(given)
+        return found
+
+    def side_shapes(self, *inputs: Shape) -> dict[str, tuple[Wanted, ...]]:
+        """Return the shapes that the side inputs must have, by field, for the fields that are set.
+
+        Parameters
+        ----------
+        inputs
+            Shapes of what stands in ``inputs``, the side inputs not among them.
+        """
+        return {}
+
     def output_shape(self, *inputs: Shape) -> Shape:
-        """Return the shape of the output, batch left out.
+        """Return the shape of the output, batch left out; ``inputs`` are all inputs, side inputs last.
 
         Raises
         ------
@@ -146,6 +182,6 @@ def require_rank(shape: Shape, rank: int, meaning: str) -> None:
         raise ShapeError(f"needs an input of {rank} axes, {meaning}, and got {show_shape(shape)}")
 
 
-def show_shape(shape: Shape) -> str:
-    """Write a shape with its symbolic batch axis: ``[batch, 8, 8, 1]``."""
-    return "[" + ", ".join(["batch", *map(str, shape)]) + "]"
+def show_shape(shape: Wanted) -> str:
+    """Write a shape with its symbolic batch axis: ``[batch, 8, 8, 1]``; ``any`` for an extent that is free."""
+    return "[" + ", ".join(["batch", *("any" if extent is None else str(extent) for extent in shape)]) + "]"
