@@ -177,7 +177,9 @@ class _Resolver:
         """Return the node or input names that a layer reads: its inputs, then its side inputs."""
         path = (*scope.path, index)
         sides = [
-            self._reference(scope, name, (*path, field)) for field, names in layer.side_names().items() for name in names
+            self._reference(scope, name, (*path, field))
+            for field, names in layer.side_names().items()
+            for name in names
         ]
         if layer.inputs is not None:
             return [self._reference(scope, name, (*path, "inputs")) for name in layer.inputs] + sides
@@ -357,18 +359,18 @@ class _Resolver:
         path: FieldPath,
     ) -> None:
         """See that side inputs are as many, of the kind and of the shape that the layer wants."""
-        for field, names in sides.items():
-            where = (*path, field)
-            kind, shapes = layer.side_inputs[field], wanted[field]
+        for side, names in sides.items():
+            where = (*path, side)
+            kind, shapes = layer.side_inputs[side], wanted[side]
             if len(names) != len(shapes):
                 raise InputError(
-                    f"{layer.type} '{full}' takes {len(shapes)} for {field}", field=where, found=", ".join(names)
+                    f"{layer.type} '{full}' takes {len(shapes)} for {side}", field=where, found=", ".join(names)
                 )
             for name, shape in zip(names, shapes, strict=True):
                 found = self._shape(name)
                 if self._value_type(name) != kind:
                     raise InputError(
-                        f"{layer.type} reads {kind} values as {field}",
+                        f"{layer.type} reads {kind} values as {side}",
                         field=where,
                         found=f"{name} ({self._value_type(name)})",
                     )
@@ -376,7 +378,7 @@ class _Resolver:
                     want not in (None, extent) for want, extent in zip(shape, found, strict=True)
                 ):
                     raise InputError(
-                        f"{layer.type} '{full}' has a {field} of another shape",
+                        f"{layer.type} '{full}' has a {side} of another shape",
                         field=where,
                         found=f"{name} {show_shape(found)}",
                         allowed=show_shape(shape),

@@ -45,7 +45,7 @@ def test_backward_is_the_derivative_of_forward(case: Case, training: bool) -> No
     model.forward(inputs, training)
     input_gradients, parameter_gradients = model.backward({"y": dy})
 
-    assert input_gradients.keys() == ({*inputs} if case.dtype == "float" else set())
+    assert input_gradients.keys() == {name for name, x in inputs.items() if x.dtype.kind == "f"}
     assert parameter_gradients.keys() == {*graph.trainable}
     found = {**input_gradients, **parameter_gradients}
     for name, gradient in found.items():

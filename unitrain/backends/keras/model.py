@@ -22,6 +22,7 @@ from unitrain.backends.keras import (  # noqa: F401
     norm,
     pool,
     shape,
+    tabular,
 )
 from unitrain.backends.keras.dropout import CounterDropout
 from unitrain.backends.keras.registry import (

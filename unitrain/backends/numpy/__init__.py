@@ -15,6 +15,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     norm,
     pool,
     shape,
+    tabular,
 )
 from unitrain.backends.numpy.model import PRECISIONS, NumpyModel
 from unitrain.backends.numpy.program import NumpyProgram

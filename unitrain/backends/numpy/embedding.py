@@ -13,6 +13,8 @@ from unitrain.spec.layers.embedding import Embedding
 def embedding(layer: Embedding, context: Context, parameters: Parameters, index: Array) -> Result:
     """``y[i] = table[index[i]]``: dtable[v] is the sum of dy[i] over all i with index[i] = v.
 
+    With a table per position p the rows of its table begin at p * vocabulary.
+
     Raises
     ------
     InputError
@@ -26,6 +28,8 @@ def embedding(layer: Embedding, context: Context, parameters: Parameters, index:
             allowed=f"0 .. {layer.vocabulary - 1}",
         )
     table = parameters["table"]
+    if layer.table_per_position:
+        index = index + layer.vocabulary * np.arange(index.shape[-1])
 
     def backward(dy: Array) -> Gradients:
         # Equal indices are brought together by sorting, then each run is summed.

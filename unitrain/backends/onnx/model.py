@@ -22,6 +22,7 @@ from unitrain.backends.onnx import (  # noqa: F401
     norm,
     pool,
     shape,
+    tabular,
 )
 from unitrain.backends.onnx.emitter import Emitter, LayerEmitter, Layout, Value
 from unitrain.backends.onnx.registry import IMPLEMENTATIONS

@@ -22,6 +22,7 @@ from unitrain.backends.torch import (  # noqa: F401
     norm,
     pool,
     shape,
+    tabular,
 )
 from unitrain.backends.torch.mixed import Lowering, raised
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot

@@ -46,6 +46,7 @@ from unitrain.spec.layers.pool import (
     MaxPool2d,
 )
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
+from unitrain.spec.layers.tabular import FeatureTokens
 
 LAYERS: tuple[type[LayerSpec], ...] = (
     Dense,
@@ -69,6 +70,7 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     RmsNorm,
     Dropout,
     Embedding,
+    FeatureTokens,
     Relu,
     Relu6,
     LeakyRelu,
@@ -114,6 +116,7 @@ __all__ = [
     "Dropout",
     "Elu",
     "Embedding",
+    "FeatureTokens",
     "Flatten",
     "Gelu",
     "GlobalAveragePool",
