@@ -19,7 +19,7 @@ from unitrain.train.recipe import check_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(language: str) -> list:
@@ -48,6 +48,14 @@ def test_yaml_loads(text):
         # A piece of a model: whole with inputs of its own.
         whole = {"inputs": {"features": {"shape": [8, 8, 16] if "blocks" in data else [8]}}, **data}
         assert resolve(ModelSpec.model_validate(whole)).nodes
+
+
+def test_the_example_of_a_layer_shows_what_stands():
+    page = (ROOT / "docs/adding-a-layer.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```python file=(\S+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(shown) == 5
+    for file, text in shown:
+        assert text in (ROOT / file).read_text(encoding="utf-8"), file
 
 
 @pytest.mark.parametrize("text", blocks("python"))

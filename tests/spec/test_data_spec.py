@@ -30,6 +30,7 @@ target_scaling: standardise
 invalid_image: skip
 augment: [flip, {type: crop, padding: 2, mode: reflect}, {type: shift, width: 3}, {type: cutout, size: 4}]
 limit: 100
+stream: never
 """
 
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unitrain.spec.errors import InputError
+
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
-
-# Bytes of a mapped file that may stay in the memory of this process before they are given back.
-_HELD_BYTES = 64 * 2**20
-_PAGE = mmap.PAGESIZE
 
 
 class MappedFile:
@@ -33,38 +31,36 @@ class MappedFile:
     """
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool) -> None:
-        with path.open("rb") as stream:
-            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = path.open("rb")
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         flat: Array = np.frombuffer(self._map, dtype, int(np.prod(shape, dtype=np.int64)), offset)
         self.array = flat.reshape(shape, order="F" if fortran else "C")
         self._offset = offset
         self._contiguous = not fortran
-        self._touched = 0
-        # Rows come in random order: what lies around them is not wanted, and would be read for nothing.
-        self._advise("MADV_RANDOM")
 
     def read(self, rows: Index) -> Array:
-        """Copy rows out of the file."""
-        if self._contiguous and len(rows) > 1 and rows[-1] - rows[0] < 4 * len(rows):
-            self._read_ahead(int(rows.min()), int(rows.max()) + 1)
-        values: Array = self.array[rows]
-        # Each row touches one page at the least.
-        self._touched += max(values.nbytes, len(rows) * _PAGE)
-        if self._touched > _HELD_BYTES:
-            # They stay in the system's cache, from where they come back without a look at the disk.
-            self._advise("MADV_DONTNEED")
-            self._touched = 0
+        """Copy rows out of the file.
+
+        They are read, not touched in the mapping: of that the system may count 2 MiB as this process' memory for each
+        row, and where rows come in random order the whole file.
+        """
+        if not self._contiguous or not hasattr(os, "preadv"):
+            return np.asarray(self.array[rows])
+        values: Array = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+        target = values.reshape(-1).view(np.uint8).data
+        size = values.nbytes // max(1, len(rows))
+        # Rows that follow one another come in one go.
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
+        for first, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+            self._fill(target[first * size : end * size], self._offset + int(rows[first]) * size)
         return values
 
-    def _read_ahead(self, first: int, end: int) -> None:
-        """Have neighbouring rows read in one go."""
-        row = self.array.nbytes // max(1, len(self.array))
-        start = (self._offset + first * row) // _PAGE * _PAGE
-        self._advise("MADV_WILLNEED", start, self._offset + end * row - start)
-
-    def _advise(self, advice: str, *where: int) -> None:
-        if hasattr(mmap, advice):  # not every system takes advice
-            self._map.madvise(getattr(mmap, advice), *where)
+    def _fill(self, target: memoryview, start: int) -> None:
+        while target:
+            count = os.preadv(self._file.fileno(), [target], start)
+            if count == 0:
+                raise InputError("the file has become shorter while it is read", file=self._file.name)
+            target, start = target[count:], start + count
 
 
 class Lazy:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from unitrain.backends.contract import ArrayNamespace, Arrays, Batchable, LossFunction, Program
 from unitrain.train.metrics import HostMetric
 
-# Of inputs that are read from a file to be predicted.
-_PIECE_BYTES = 32 * 2**20
+# Of inputs that are read from a file to be predicted; while they are scaled they take six times as much.
+_PIECE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)

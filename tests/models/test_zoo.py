@@ -1,0 +1,60 @@
+"""The models that come with unitrain: parameter counts as published, and the small ones verified on every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from unitrain.cli.main import app
+from unitrain.graph.resolve import resolve
+from unitrain.spec.base import validate
+from unitrain.spec.model import ModelSpec
+from unitrain.spec.yaml import read_yaml
+
+ROOT = Path(__file__).parents[2]
+SIZES = yaml.safe_load((ROOT / "scripts/zoo.yaml").read_text(encoding="utf-8"))
+
+# Trainable parameters with the arguments as they stand; where each is published.
+COUNTS = {
+    "vgg11": 132_863_336,  # torchvision, VGG11_Weights.IMAGENET1K_V1
+    "resnet18": 11_689_512,  # torchvision, ResNet18_Weights
+    "resnet50": 25_557_032,  # torchvision, ResNet50_Weights
+    "mobilenet_v2": 3_504_872,  # torchvision, MobileNet_V2_Weights
+    "densenet121": 7_978_856,  # torchvision, DenseNet121_Weights
+    "mlp_mixer": 18_528_264,  # timm, mixer_s16_224
+    "lenet5": 61_706,  # LeCun et al. 1998 in the fully connected form: 156 + 2,416 + 48,120 + 10,164 + 850
+}
+
+
+def load(name):
+    return validate(ModelSpec, read_yaml(ROOT / f"models/{name}.yaml"))
+
+
+def test_every_model_is_verified_somewhere():
+    listed = [name for part in SIZES.values() for name in part]
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "models").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_are_as_many_as_published(name):
+    assert resolve(load(name)).parameter_count(True) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", [name for part in SIZES.values() for name in part])
+def test_it_says_what_it_is_and_takes_its_small_size(name):
+    spec = load(name)
+    assert spec.name == name and spec.description
+    small = next(part[name] for part in SIZES.values() if name in part)
+    assert resolve(spec, small).parameter_count(True) <= 200_000
+
+
+@pytest.mark.parametrize("name", SIZES["quick"])
+def test_it_computes_the_same_everywhere(name):
+    options = [word for argument, value in SIZES["quick"][name].items() for word in ("--set", f"{argument}={value}")]
+    done = CliRunner().invoke(
+        app, ["verify", str(ROOT / f"models/{name}.yaml"), "--level", "forward,backward,step", *options]
+    )
+    assert done.exit_code == 0, done.output
