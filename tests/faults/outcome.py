@@ -14,6 +14,7 @@ from faults import (
     program_faults,
     reference_faults,
     training_faults,
+    vision_faults,
 )
 from faults.planting import Fault
 
@@ -28,6 +29,7 @@ FAULTS: tuple[Fault, ...] = (
     *keras_faults.FAULTS,
     *onnx_faults.FAULTS,
     *reference_faults.FAULTS,
+    *vision_faults.FAULTS,
 )
 STEPS = 8
 

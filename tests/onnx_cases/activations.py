@@ -78,6 +78,14 @@ def softmax(case: NodeCase) -> Outputs:
     return [case.apply({"type": "softmax", "axis": case.attributes.get("axis", -1)}, case.numbers(0)[None]).output[0]]
 
 
+def layer_scale(case: NodeCase) -> Outputs:
+    """A product with a vector is a factor for each channel."""
+    x, scale = case.numbers(0), case.numbers(1)
+    if x.ndim < 2 or scale.ndim != 1:
+        raise NotApplicable("the second factor is no vector")
+    return [case.apply({"type": "layer_scale"}, x, scale=scale).output]
+
+
 def dropout(case: NodeCase) -> Outputs:
     """The mask is where the derivative of the output by the input is not 0."""
     x, ratio, mode = case.numbers(0), case.given(1), case.given(2)

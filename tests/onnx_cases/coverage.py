@@ -57,7 +57,7 @@ OPERATORS: dict[str, tuple[int, tuple[Translator, ...]]] = {
     "Upsample": (1, (shapes.resize,)),
     "Add": (8, (joined("add"),)),
     "Sum": (2, (joined("add"),)),
-    "Mul": (9, (joined("multiply"),)),
+    "Mul": (9, (joined("multiply"), activations.layer_scale)),
     "Concat": (12, (shapes.concatenate,)),
     "SoftmaxCrossEntropyLoss": (34, (training.softmax_cross_entropy,)),
     "NegativeLogLikelihoodLoss": (18, (training.negative_log_likelihood,)),
@@ -71,6 +71,8 @@ WITHOUT_CASES = {
     "depthwise_conv1d": "the cases of Conv are 2-D",
     "separable_conv1d": "the cases of Conv are 2-D",
     "upsample1d": "the cases of Resize enlarge both axes of an image",
+    "stochastic_depth": "ONNX has no operator that drops samples",
+    "class_token": "no case of Concat puts one row before others",
     "relu6": "no case of Clip has the limits 0 and 6",
 }
 

@@ -34,6 +34,7 @@ EXACT = frozenset(
         "padding",
         "upsample1d",
         "concatenate",
+        "class_token",
         "embedding",
     }
 )

@@ -1,4 +1,4 @@
-"""Dropout: with the project's masks, or with Keras' own generator."""
+"""Layers that leave something out in training: with the project's masks, or with Keras' own generator."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import keras
 import tensorflow as tf
 
 from unitrain.backends.keras.registry import Context, KerasTensor, implements, saved
-from unitrain.spec.layers import Dropout
+from unitrain.spec.layers import Dropout, StochasticDepth
 from unitrain.weights.random import keep_threshold, mask_key, threefry
 
 
-@implements(Dropout)
-def dropout(layer: Dropout, context: Context, x: KerasTensor) -> KerasTensor:
+@implements(Dropout, StochasticDepth)
+def dropout(layer: Dropout | StochasticDepth, context: Context, x: KerasTensor) -> KerasTensor:
     """Drop in training only; the generator is keyed by seed and node."""
     key = mask_key(context.settings.seed, "dropout", context.node.name)
+    whole = isinstance(layer, StochasticDepth)
     if context.settings.deterministic:
-        return context.apply(CounterDropout, x, rate=layer.rate, key=key)
-    return context.apply(keras.layers.Dropout, x, rate=layer.rate, seed=key[0] >> 1)
+        return context.apply(CounterDropout, x, rate=layer.rate, key=key, whole=whole)
+    shape = (None, *layer.mask_shape(context.node.input_shapes[0])) if whole else None
+    return context.apply(keras.layers.Dropout, x, rate=layer.rate, noise_shape=shape, seed=key[0] >> 1)
 
 
 class _TensorFlowWords:
@@ -54,12 +56,14 @@ def keep_mask(key: tuple[int, int], step: Any, size: Any, rate: float) -> Any:
 class CounterDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Dropout whose mask is a function of a key and of ``step``, a variable that counts the training calls.
 
-    As with Keras' seed generators the state is a variable of the layer: a saved model goes on where it was.
+    As with Keras' seed generators the state is a variable of the layer: a saved model goes on where it was. With
+    ``whole`` a sample is dropped or kept as one.
     """
 
-    def __init__(self, rate: float, key: tuple[int, int], **options: Any) -> None:
+    def __init__(self, rate: float, key: tuple[int, int], whole: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.rate = rate
+        self.whole = whole
         self.key = (int(key[0]), int(key[1]))
 
     def build(self, input_shape: Any) -> None:
@@ -71,7 +75,8 @@ class CounterDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras has no 
         if not training:
             return x
         step = tf.convert_to_tensor(self.step)
-        kept = tf.reshape(keep_mask(self.key, step, tf.size(x), self.rate), tf.shape(x))
+        shape = tf.concat([tf.shape(x)[:1], [1] * (x.shape.rank - 1)], 0) if self.whole else tf.shape(x)
+        kept = tf.reshape(keep_mask(self.key, step, tf.reduce_prod(shape), self.rate), shape)
         self.step.assign(step + 1)
         return x * (tf.cast(kept, x.dtype) * (1.0 / (1.0 - self.rate)))
 
@@ -81,4 +86,4 @@ class CounterDropout(keras.layers.Layer):  # type: ignore[misc]  # Keras has no 
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
-        return {**super().get_config(), "rate": self.rate, "key": list(self.key)}
+        return {**super().get_config(), "rate": self.rate, "key": list(self.key), "whole": self.whole}

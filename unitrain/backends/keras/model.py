@@ -23,6 +23,7 @@ from unitrain.backends.keras import (  # noqa: F401
     pool,
     shape,
     tabular,
+    vision,
 )
 from unitrain.backends.keras.dropout import CounterDropout
 from unitrain.backends.keras.registry import (

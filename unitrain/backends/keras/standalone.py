@@ -28,6 +28,7 @@ from unitrain.backends.keras.norm import UnscaledRMSNormalization
 from unitrain.backends.keras.pool import WindowPooling
 from unitrain.backends.keras.registry import KerasLayer, KerasTensor
 from unitrain.backends.keras.shape import BilinearUpSampling2D, Pad, Subsample
+from unitrain.backends.keras.vision import ChannelScale
 
 
 def standalone(model: Any, replaced: Callable[[KerasLayer], KerasLayer] | None = None) -> Any:
@@ -48,15 +49,31 @@ def standalone(model: Any, replaced: Callable[[KerasLayer], KerasLayer] | None =
 
 def own_layer(layer: KerasLayer) -> KerasLayer:
     """Return the layer itself, or Keras' own of the same meaning in inference, with its weights."""
-    kind = LAYERS.get(type(layer))
-    if kind is None:
+    if type(layer) not in LAYERS:
         return layer
-    if kind is keras.layers.Dropout:
-        return kind(layer.rate, name=layer.name, dtype=layer.dtype_policy)
-    own = kind.from_config(layer.get_config())
+    own = LAYERS[type(layer)](layer)
     own.build(layer.get_build_config()["input_shape"])
-    own.set_weights(layer.get_weights())
+    if own.weights:
+        own.set_weights(layer.get_weights())
     return own
+
+
+def _dropout(layer: KerasLayer) -> KerasLayer:
+    rank = len(layer.get_build_config()["input_shape"])
+    shape = (None, *(1,) * (rank - 1)) if layer.whole else None
+    return keras.layers.Dropout(layer.rate, noise_shape=shape, name=layer.name, dtype=layer.dtype_policy)
+
+
+def _channel_scale(layer: KerasLayer) -> KerasLayer:
+    shape = layer.get_build_config()["input_shape"]
+    axes = "abcdefgh"[: len(shape)]
+    options = {"output_shape": shape[1:], "name": layer.name, "dtype": layer.dtype_policy}
+    return keras.layers.EinsumDense(f"{axes},{axes[-1]}->{axes}", **options)
+
+
+def _as(kind: Any) -> Callable[[KerasLayer], KerasLayer]:
+    """Make Keras' own layer of the same arguments."""
+    return lambda layer: kind.from_config(layer.get_config())
 
 
 def _call(layer: KerasLayer, *inputs: Any, **options: Any) -> KerasTensor:
@@ -142,13 +159,14 @@ def _window_pooling(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
     return joined * np.asarray(share, dtype=layer.compute_dtype)
 
 
-LAYERS: dict[type, Any] = {
-    CounterDropout: keras.layers.Dropout,
-    GroupedConv1D: keras.layers.Conv1D,
-    GroupedConv2D: keras.layers.Conv2D,
-    PReLU: keras.layers.PReLU,
+LAYERS: dict[type, Callable[[KerasLayer], KerasLayer]] = {
+    ChannelScale: _channel_scale,
+    CounterDropout: _dropout,
+    GroupedConv1D: _as(keras.layers.Conv1D),
+    GroupedConv2D: _as(keras.layers.Conv2D),
+    PReLU: _as(keras.layers.PReLU),
 }
-"""Layers of ours to Keras' own of the same arguments and weights. In training these differ: see the layers."""
+"""Layers of ours to what makes Keras' own of the same weights. In training these differ: see the layers."""
 
 OPERATIONS: dict[Any, Callable[..., KerasTensor]] = {
     selu: lambda layer, x: keras.ops.selu(x),

@@ -16,6 +16,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     pool,
     shape,
     tabular,
+    vision,
 )
 from unitrain.backends.numpy.model import PRECISIONS, NumpyModel
 from unitrain.backends.numpy.program import NumpyProgram

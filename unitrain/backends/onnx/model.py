@@ -23,6 +23,7 @@ from unitrain.backends.onnx import (  # noqa: F401
     pool,
     shape,
     tabular,
+    vision,
 )
 from unitrain.backends.onnx.emitter import Emitter, LayerEmitter, Layout, Value
 from unitrain.backends.onnx.registry import IMPLEMENTATIONS

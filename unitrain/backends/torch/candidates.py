@@ -11,12 +11,12 @@ import torch
 
 from unitrain.backends.contract import Candidate, Settings
 from unitrain.graph.graph import Graph
-from unitrain.spec.layers import BatchNorm, Dropout
+from unitrain.spec.layers import BatchNorm, DroppingLayer
 
 EAGER, ONE_THREAD, COMPILED = "eager", "one-thread", "compiled"
 
 # Dropout is keyed by the step and batch norm moves statistics: torch would compile anew for each step.
-_CHANGING = (BatchNorm, Dropout)
+_CHANGING = (BatchNorm, DroppingLayer)
 
 
 def candidates(graph: Graph, settings: Settings) -> tuple[Candidate, ...]:

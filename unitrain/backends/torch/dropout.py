@@ -1,15 +1,17 @@
-"""Dropout: with the project's masks in deterministic mode, else torch's own."""
+"""Layers that leave something out in training: with the project's masks in deterministic mode, else torch's own."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
 from unitrain.graph.graph import Node
-from unitrain.spec.layers.dropout import Dropout
+from unitrain.spec.layers.dropout import Dropout, StochasticDepth
 from unitrain.weights.random import keep_threshold, mask_key, threefry
 
 _SIGN = 2**31
@@ -56,11 +58,12 @@ class CounterDropout(torch.nn.Dropout):
     """``nn.Dropout`` whose mask is a function of seed, layer, step and element: see `keep_mask`.
 
     ``step`` counts the batches seen in training mode from 0: each call adds one. A program sets it before each call.
+    With ``whole`` a sample is dropped or kept as one.
     """
 
-    def __init__(self, rate: float, key: tuple[int, int]) -> None:
+    def __init__(self, rate: float, key: tuple[int, int], *, whole: bool = False) -> None:
         super().__init__(rate)
-        self.key, self.step = key, 0
+        self.key, self.whole, self.step = key, whole, 0
         self._masks: torch.Tensor | None = None
         self._drawn: tuple[Any, ...] = ()
         self._first = 0
@@ -69,24 +72,41 @@ class CounterDropout(torch.nn.Dropout):
         """Drop elements of ``x`` in training mode."""
         if not self.training or self.p == 0.0:
             return x
-        keep = self._mask(x).view(x.shape)
+        shape = _one_a_sample(x) if self.whole else tuple(x.shape)
+        keep = self._mask(prod(shape), x.device).view(shape)
         self.step += 1
         return torch.where(keep, x * (1.0 / (1.0 - self.p)), 0.0)
 
-    def _mask(self, x: torch.Tensor) -> torch.Tensor:
+    def _mask(self, size: int, device: torch.device) -> torch.Tensor:
         """Return the mask of this step ``[size]``, drawn with those of the next steps."""
-        wanted = (x.numel(), x.device, self.p, self.key, torch.is_inference_mode_enabled())
+        wanted = (size, device, self.p, self.key, torch.is_inference_mode_enabled())
         ahead = self.step - self._first
         if self._masks is None or self._drawn != wanted or not 0 <= ahead < len(self._masks):
-            steps = max(1, _AHEAD // max(1, x.numel()))
-            self._masks = keep_masks(self.key, self.step, steps, x.numel(), self.p, x.device)
+            steps = max(1, _AHEAD // max(1, size))
+            self._masks = keep_masks(self.key, self.step, steps, size, self.p, device)
             self._drawn, self._first, ahead = wanted, self.step, 0
         return self._masks[ahead]
 
 
-@implements(Dropout)
-def dropout(layer: Dropout, node: Node, settings: Settings) -> Made:
+class WholeDropout(torch.nn.Dropout):
+    """``nn.Dropout`` that drops or keeps a sample as one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop samples of ``[batch, ...]`` in training mode."""
+        if not self.training or self.p == 0.0:
+            return x
+        return x * functional.dropout(x.new_ones(_one_a_sample(x)), self.p)
+
+
+def _one_a_sample(x: torch.Tensor) -> tuple[int, ...]:
+    """Return the shape of one number a sample, which stretches over ``x``."""
+    return (x.shape[0], *(1,) * (x.ndim - 1))
+
+
+@implements(Dropout, StochasticDepth)
+def dropout(layer: Dropout | StochasticDepth, node: Node, settings: Settings) -> Made:
     """Choose by the settings."""
+    whole = isinstance(layer, StochasticDepth)
     if settings.deterministic:
-        return Made(CounterDropout(layer.rate, mask_key(settings.seed, "dropout", node.name)), {})
-    return Made(torch.nn.Dropout(layer.rate), {})
+        return Made(CounterDropout(layer.rate, mask_key(settings.seed, "dropout", node.name), whole=whole), {})
+    return Made(WholeDropout(layer.rate) if whole else torch.nn.Dropout(layer.rate), {})

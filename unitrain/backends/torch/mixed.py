@@ -12,8 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Norms compute in float32. Of an embedding a few rows are looked up, and rounding those is the same as rounding all.
-_WIDE = (_BatchNorm, torch.nn.GroupNorm, torch.nn.LayerNorm, torch.nn.RMSNorm, torch.nn.Embedding)
+from unitrain.backends.torch.vision import ChannelScale
+
+# Norms and scales compute in float32. Of an embedding a few rows are looked up: rounding those is rounding all.
+_WIDE = (_BatchNorm, torch.nn.GroupNorm, torch.nn.LayerNorm, torch.nn.RMSNorm, ChannelScale, torch.nn.Embedding)
 
 
 class Lowering:

@@ -23,6 +23,7 @@ from unitrain.backends.torch import (  # noqa: F401
     pool,
     shape,
     tabular,
+    vision,
 )
 from unitrain.backends.torch.mixed import Lowering, raised
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot

@@ -61,7 +61,10 @@ class TorchProgram:
         self._reads = self._device.type == "cpu"
         self._dropouts = [module for module in self.model.modules() if isinstance(module, CounterDropout)]
         # torch's own dropout draws from the device's generator, which is seeded for each step.
-        self._draws = any(type(module) is torch.nn.Dropout for module in self.model.modules())
+        self._draws = any(
+            isinstance(module, torch.nn.Dropout) and not isinstance(module, CounterDropout)
+            for module in self.model.modules()
+        )
         self._norms = [module for module in self.model.modules() if isinstance(module, ChannelsLastBatchNorm)]
         self._parameters: Tensors = {name: self.model.tensor(name) for name in graph.trainable}
         self._slots: dict[str, Tensors] = {

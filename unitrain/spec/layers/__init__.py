@@ -33,7 +33,7 @@ from unitrain.spec.layers.conv import (
     SeparableConv2d,
 )
 from unitrain.spec.layers.dense import Dense
-from unitrain.spec.layers.dropout import Dropout
+from unitrain.spec.layers.dropout import Dropout, DroppingLayer, StochasticDepth
 from unitrain.spec.layers.embedding import Embedding
 from unitrain.spec.layers.merge import Add, Concatenate, Multiply
 from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
@@ -47,6 +47,7 @@ from unitrain.spec.layers.pool import (
 )
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 from unitrain.spec.layers.tabular import FeatureTokens
+from unitrain.spec.layers.vision import ClassToken, LayerScale
 
 LAYERS: tuple[type[LayerSpec], ...] = (
     Dense,
@@ -69,6 +70,9 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     GroupNorm,
     RmsNorm,
     Dropout,
+    StochasticDepth,
+    LayerScale,
+    ClassToken,
     Embedding,
     FeatureTokens,
     Relu,
@@ -105,6 +109,7 @@ __all__ = [
     "AveragePool1d",
     "AveragePool2d",
     "BatchNorm",
+    "ClassToken",
     "Concatenate",
     "Conv1d",
     "Conv2d",
@@ -114,6 +119,7 @@ __all__ = [
     "DepthwiseConv1d",
     "DepthwiseConv2d",
     "Dropout",
+    "DroppingLayer",
     "Elu",
     "Embedding",
     "FeatureTokens",
@@ -125,6 +131,7 @@ __all__ = [
     "HardSigmoid",
     "HardSwish",
     "LayerNorm",
+    "LayerScale",
     "LayerSpec",
     "LeakyRelu",
     "MaxPool1d",
@@ -147,6 +154,7 @@ __all__ = [
     "Silu",
     "Softmax",
     "Softplus",
+    "StochasticDepth",
     "Tanh",
     "Upsample1d",
     "Upsample2d",

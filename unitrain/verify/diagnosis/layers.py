@@ -81,7 +81,7 @@ _DIFFERENCES: tuple[tuple[frozenset[str], Callable[[Evidence], Variants]], ...] 
     (frozenset({"flatten", "reshape"}), moves.flattens),
     (frozenset({*activations.PLAIN, "prelu", "softmax"}), activations.activations),
     (frozenset({"global_average_pool", "global_max_pool"}), windows.global_pools),
-    (frozenset({"dropout"}), moves.dropouts),
+    (frozenset({"dropout", "stochastic_depth"}), moves.dropouts),
     (frozenset({"embedding"}), moves.embeddings),
     (frozenset({"upsample2d"}), moves.enlargements),
     (frozenset({"add", "multiply", "concatenate"}), moves.merges),
