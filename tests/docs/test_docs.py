@@ -52,7 +52,7 @@ def test_yaml_loads(text):
 
 def test_the_example_of_a_layer_shows_what_stands():
     page = (ROOT / "docs/adding-a-layer.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^```python file=(\S+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^```text file=(\S+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(shown) == 5
     for file, text in shown:
         assert text in (ROOT / file).read_text(encoding="utf-8"), file

@@ -46,7 +46,8 @@ def test_parameters_are_as_many_as_published(name):
 @pytest.mark.parametrize("name", [name for part in SIZES.values() for name in part])
 def test_it_says_what_it_is_and_takes_its_small_size(name):
     spec = load(name)
-    assert spec.name == name and spec.description
+    assert spec.name == name
+    assert spec.description
     small = next(part[name] for part in SIZES.values() if name in part)
     assert resolve(spec, small).parameter_count(True) <= 200_000
 
