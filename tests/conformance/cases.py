@@ -14,7 +14,7 @@ import numpy as np
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
-from unitrain.spec.layers import LAYER_TYPES, Embedding, LayerSpec
+from unitrain.spec.layers import LAYER_TYPES, Attention, Embedding, LayerSpec
 from unitrain.spec.layers.base import ValueType
 from unitrain.spec.model import InputSpec, ModelSpec
 from unitrain.weights.random import stream
@@ -167,6 +167,26 @@ OPTIONS: dict[str, list[Option]] = {
         ({"vocabulary": 3, "width": 2, "table_per_position": True}, [(4,)]),
         ({"vocabulary": 4, "width": 3, "table_per_position": True}, [(2, 3)]),
     ],
+    "attention": [
+        ({"heads": 2}, [SEQ]),
+        ({"heads": 2, "causal": True, "use_bias": False}, [SEQ]),
+        ({"heads": 4, "key_value_heads": 2, "head_width": 3, "width": 5}, [SEQ]),
+        ({"heads": 6, "key_value_heads": 1, "head_width": 2, "position": "alibi"}, [SEQ]),
+        ({"heads": 2, "head_width": 4, "position": "rotary", "causal": True}, [SEQ]),
+        ({"heads": 2, "head_width": 6, "position": "rotary", "rotary_layout": "interleaved"}, [SEQ]),
+        ({"heads": 2, "key_value_heads": 2, "position": "rotary", "rotary_base": 100.0}, [LONG]),
+        ({"heads": 2, "mask": "given"}, [SEQ, (5,)]),
+        ({"heads": 1, "causal": True, "mask": "given"}, [LONG, (7,)]),
+        ({"heads": 3, "head_width": 2, "position": "alibi", "causal": True, "mask": "given"}, [SEQ, (5,)]),
+        ({"heads": 2, "key_value": "given"}, [SEQ, (3, 6)]),
+        ({"heads": 2, "key_value": "given", "mask": "given", "use_bias": False}, [SEQ, (2, 4), (2,)]),
+        ({"heads": 2, "key_value": "given", "causal": True}, [SEQ, (7, 4)]),
+        ({"heads": 2, "dropout": 0.4}, [SEQ]),
+        ({"heads": 4, "key_value_heads": 2, "head_width": 2, "dropout": 0.2, "causal": True}, [SEQ]),
+        ({"heads": 2, "dropout": 0.5, "mask": "given", "position": "alibi"}, [SEQ, (5,)]),
+    ],
+    "position_embedding": [({}, [SEQ]), ({"max_length": 9}, [SEQ])],
+    "sinusoidal_position": [({}, [SEQ]), ({"layout": "half", "base": 100.0}, [(7, 6)])],
     "feature_tokens": [({"width": 3}, [ROW]), ({"width": 2, "use_bias": False}, [(6,)])],
     "stochastic_depth": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [SEQ]), ({"rate": 0.7}, [()])],
     "layer_scale": [({}, [ROW]), ({"value": 0.5}, [SEQ]), ({}, [IMG]), ({}, [CUBE])],
@@ -241,10 +261,14 @@ def case_inputs(case: Case, name: str = "y") -> dict[str, Array]:
 
 
 def case_weights(case: Case, name: str = "y") -> dict[str, Array]:
-    """Draw the parameters of the layer ``name``: positive (variances too), none of them 0 or 1, float32."""
+    """Draw the parameters of the layer ``name``: positive (variances too), none of them 0 or 1, float32.
+
+    Those of attention have both signs: with products of queries and keys beyond a few, its weights would all be 0 or 1.
+    """
+    low = -0.5 if isinstance(case.layer, Attention) else 0.5
     return {
         f"{name}.{local}": stream(0, "conformance", case.label, "weight", local)
-        .uniform(0.5, 1.5, parameter.shape)
+        .uniform(low, low + 1.0, parameter.shape)
         .astype(np.float32)
         for local, parameter in case.layer.parameters(*case.input_shapes).items()
     }

@@ -14,13 +14,17 @@ from unitrain.weights.random import keep_threshold, mask_key, threefry
 
 @implements(Dropout, StochasticDepth)
 def dropout(layer: Dropout | StochasticDepth, context: Context, x: KerasTensor) -> KerasTensor:
-    """Drop in training only; the generator is keyed by seed and node."""
+    """Drop in training only."""
+    return apply_dropout(context, x, layer.rate, whole=isinstance(layer, StochasticDepth))
+
+
+def apply_dropout(context: Context, x: KerasTensor, rate: float, *, whole: bool = False, part: str = "") -> KerasTensor:
+    """Drop elements, or whole samples, of a node's ``part``; the generator is keyed by seed and node."""
     key = mask_key(context.settings.seed, "dropout", context.node.name)
-    whole = isinstance(layer, StochasticDepth)
     if context.settings.deterministic:
-        return context.apply(CounterDropout, x, rate=layer.rate, key=key, whole=whole)
-    shape = (None, *layer.mask_shape(context.node.input_shapes[0])) if whole else None
-    return context.apply(keras.layers.Dropout, x, rate=layer.rate, noise_shape=shape, seed=key[0] >> 1)
+        return context.apply(CounterDropout, x, part=part, rate=rate, key=key, whole=whole)
+    shape = (None, *(1,) * (len(x.shape) - 1)) if whole else None
+    return context.apply(keras.layers.Dropout, x, part=part, rate=rate, noise_shape=shape, seed=key[0] >> 1)
 
 
 class _TensorFlowWords:

@@ -14,6 +14,7 @@ from unitrain.backends.contract import Arrays, Precision, Settings
 # Imported for what they register: each fills its row of the table.
 from unitrain.backends.keras import (  # noqa: F401
     activation,
+    attention,
     conv,
     dense,
     dropout,
@@ -21,6 +22,7 @@ from unitrain.backends.keras import (  # noqa: F401
     merge,
     norm,
     pool,
+    position,
     shape,
     tabular,
     vision,

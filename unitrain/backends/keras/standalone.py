@@ -22,13 +22,24 @@ from unitrain.backends.keras.activation import (
     hard_swish,
     selu,
 )
+from unitrain.backends.keras.attention import (
+    AttentionMix,
+    AttentionWeights,
+    WithoutGradient,
+    attention_mix,
+    attention_weights,
+)
 from unitrain.backends.keras.conv import GroupedConv1D, GroupedConv2D
 from unitrain.backends.keras.dropout import CounterDropout
+from unitrain.backends.keras.embedding import TableStarts
 from unitrain.backends.keras.norm import UnscaledRMSNormalization
 from unitrain.backends.keras.pool import WindowPooling
+from unitrain.backends.keras.position import FixedPosition
 from unitrain.backends.keras.registry import KerasLayer, KerasTensor
 from unitrain.backends.keras.shape import BilinearUpSampling2D, Pad, Subsample
+from unitrain.backends.keras.tabular import NumberTokens
 from unitrain.backends.keras.vision import ChannelScale
+from unitrain.backends.tables import sinusoidal_waves
 
 
 def standalone(model: Any, replaced: Callable[[KerasLayer], KerasLayer] | None = None) -> Any:
@@ -69,6 +80,20 @@ def _channel_scale(layer: KerasLayer) -> KerasLayer:
     axes = "abcdefgh"[: len(shape)]
     options = {"output_shape": shape[1:], "name": layer.name, "dtype": layer.dtype_policy}
     return keras.layers.EinsumDense(f"{axes},{axes[-1]}->{axes}", **options)
+
+
+def _number_tokens(layer: KerasLayer) -> KerasLayer:
+    features = layer.get_build_config()["input_shape"][-1]
+    options = {"bias_axes": "fw" if layer.shifts else None, "name": layer.name, "dtype": layer.dtype_policy}
+    return keras.layers.EinsumDense("bf,fw->bfw", output_shape=(features, layer.width), **options)
+
+
+def _table_starts(layer: KerasLayer, index: KerasTensor) -> KerasTensor:
+    return index + layer.rows * np.arange(index.shape[-1], dtype=np.int32)
+
+
+def _fixed_position(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    return x + sinusoidal_waves(x.shape[1:], layer.base, layer.layout).astype(layer.compute_dtype)
 
 
 def _as(kind: Any) -> Callable[[KerasLayer], KerasLayer]:
@@ -164,6 +189,7 @@ LAYERS: dict[type, Callable[[KerasLayer], KerasLayer]] = {
     CounterDropout: _dropout,
     GroupedConv1D: _as(keras.layers.Conv1D),
     GroupedConv2D: _as(keras.layers.Conv2D),
+    NumberTokens: _number_tokens,
     PReLU: _as(keras.layers.PReLU),
 }
 """Layers of ours to what makes Keras' own of the same weights. In training these differ: see the layers."""
@@ -179,6 +205,11 @@ OPERATIONS: dict[Any, Callable[..., KerasTensor]] = {
     Pad: _pad,
     Subsample: _subsample,
     BilinearUpSampling2D: _bilinear,
+    TableStarts: _table_starts,
+    AttentionWeights: attention_weights,
+    AttentionMix: attention_mix,
+    WithoutGradient: lambda layer, x: x,
+    FixedPosition: _fixed_position,
     WindowPooling: _window_pooling,
 }
 """Layers without weights, and functions of ``Activation`` layers, to the operations that say the same."""

@@ -7,6 +7,7 @@ from unitrain.backends.contract import Arrays, Backend, Candidate, Settings, Tra
 # Importing a family fills its cells of the registry.
 from unitrain.backends.numpy import (  # noqa: F401  (imported for what they register)
     activation,
+    attention,
     conv,
     dense,
     dropout,
@@ -14,6 +15,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     merge,
     norm,
     pool,
+    position,
     shape,
     tabular,
     vision,

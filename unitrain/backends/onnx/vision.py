@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from unitrain.backends.onnx.emitter import LayerEmitter, Value
 from unitrain.backends.onnx.registry import implements
 from unitrain.spec.layers.vision import ClassToken, LayerScale
@@ -17,9 +19,8 @@ def layer_scale(layer: LayerScale, b: LayerEmitter, x: Value) -> Value:
 
 @implements(ClassToken)
 def class_token(layer: ClassToken, b: LayerEmitter, x: Value) -> Value:
-    """The token, once for each sample, before the sequence."""
-    sequence = b.last(x)
-    batch = b.op("Slice", b.op("Shape", sequence), b.integers([0]), b.integers([1]))
-    token = b.parameter("token", b.weight("token").reshape(1, 1, -1))
-    tokens = b.op("Expand", token, b.op("Concat", batch, b.integers([1, x.shape[-1]]), axis=0))
-    return b.value(b.op("Concat", tokens, sequence, axis=1))
+    """A place is made before the sequence, and the token put there."""
+    length = x.shape[0] + 1
+    padded = b.op("Pad", b.last(x), b.integers([0, 1, 0, 0, 0, 0]))
+    first = b.graph.constant((np.arange(length) == 0).reshape(1, length, 1))
+    return b.value(b.op("Where", first, b.parameter("token", b.weight("token").reshape(1, 1, -1)), padded))

@@ -106,7 +106,11 @@ def _one_a_sample(x: torch.Tensor) -> tuple[int, ...]:
 @implements(Dropout, StochasticDepth)
 def dropout(layer: Dropout | StochasticDepth, node: Node, settings: Settings) -> Made:
     """Choose by the settings."""
-    whole = isinstance(layer, StochasticDepth)
+    return Made(make_dropout(layer.rate, node, settings, whole=isinstance(layer, StochasticDepth)), {})
+
+
+def make_dropout(rate: float, node: Node, settings: Settings, *, whole: bool = False) -> torch.nn.Module:
+    """Make the dropout of a node: of the project's masks in deterministic mode, else torch's own."""
     if settings.deterministic:
-        return Made(CounterDropout(layer.rate, mask_key(settings.seed, "dropout", node.name), whole=whole), {})
-    return Made(WholeDropout(layer.rate) if whole else torch.nn.Dropout(layer.rate), {})
+        return CounterDropout(rate, mask_key(settings.seed, "dropout", node.name), whole=whole)
+    return WholeDropout(rate) if whole else torch.nn.Dropout(rate)

@@ -21,6 +21,7 @@ from unitrain.spec.layers.activation import (
     Softplus,
     Tanh,
 )
+from unitrain.spec.layers.attention import Attention
 from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ShapeError, show_shape
 from unitrain.spec.layers.conv import (
     Conv1d,
@@ -45,6 +46,7 @@ from unitrain.spec.layers.pool import (
     MaxPool1d,
     MaxPool2d,
 )
+from unitrain.spec.layers.position import PositionEmbedding, SinusoidalPosition
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 from unitrain.spec.layers.tabular import FeatureTokens
 from unitrain.spec.layers.vision import ClassToken, LayerScale
@@ -75,6 +77,9 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     ClassToken,
     Embedding,
     FeatureTokens,
+    Attention,
+    PositionEmbedding,
+    SinusoidalPosition,
     Relu,
     Relu6,
     LeakyRelu,
@@ -106,6 +111,7 @@ __all__ = [
     "LAYERS",
     "LAYER_TYPES",
     "Add",
+    "Attention",
     "AveragePool1d",
     "AveragePool2d",
     "BatchNorm",
@@ -140,6 +146,7 @@ __all__ = [
     "Padding",
     "Parameter",
     "Permute",
+    "PositionEmbedding",
     "Prelu",
     "Relu",
     "Relu6",
@@ -152,6 +159,7 @@ __all__ = [
     "ShapeError",
     "Sigmoid",
     "Silu",
+    "SinusoidalPosition",
     "Softmax",
     "Softplus",
     "StochasticDepth",

@@ -21,6 +21,8 @@ from unitrain.verify.against.layouts import Conversion, conversions, our_axes
 Array = npt.NDArray[Any]
 
 _KERNELS = frozenset({"kernel", "depthwise_kernel", "pointwise_kernel"})
+# Local names for which frameworks have a word of their own; a parameter of any other name may have any role.
+_KNOWN = _KERNELS | {"bias", "scale", "running_mean", "running_variance", "table", "slope"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def bind(
     found = _stated(graph, theirs, given) if given is not None else {}
     taken = {binding.theirs.name for binding in found.values()}
     free = [parameter for parameter in theirs if parameter.name not in taken and parameter.name in used]
-    found |= _guessed(graph, free, found)
+    found |= _same_names(graph, free, found)
+    taken = {binding.theirs.name for binding in found.values()}
+    found |= _guessed(graph, [parameter for parameter in free if parameter.name not in taken], found)
     return {name: found[name] for name in graph.parameters if name in found}, [
         name for name in graph.parameters if name not in found
     ]
@@ -111,6 +115,18 @@ def check_bound(
         ),
         hint="write a map with --write-map map.yaml, complete it, and give it back with --weights map.yaml",
     )
+
+
+def _same_names(graph: Graph, free: Sequence[ForeignParameter], known: Bindings) -> Bindings:
+    """Match parameters of the same name and shape, where nothing is known of the meaning of their axes."""
+    names = {parameter.name.replace("/", "."): parameter for parameter in free}
+    found = {}
+    for name, ours in graph.parameters.items():
+        theirs = names.get(name)
+        if name in known or theirs is None or theirs.shape != ours.shape or (theirs.axes and len(ours.shape) > 1):
+            continue
+        found[name] = Binding(name, theirs, Conversion(ours.shape, tuple(range(len(ours.shape))), ours.shape))
+    return found
 
 
 def _stated(graph: Graph, theirs: Sequence[ForeignParameter], given: Document) -> Bindings:
@@ -194,7 +210,8 @@ def _guessed(graph: Graph, free: Sequence[ForeignParameter], known: Bindings) ->
         owner.node.name: {
             name: found
             for place, name in enumerate(names)
-            if (found := _match(graph, owner, known, [groups[other] for other in names[place : place + 3]])) is not None
+            if (found := _match(graph, owner, known, [groups[other] for other in names[place : place + _reach(owner)]]))
+            is not None
         }
         for owner in owners
     }
@@ -217,6 +234,11 @@ def _guessed(graph: Graph, free: Sequence[ForeignParameter], known: Bindings) ->
             result |= fitting[0]
             used |= {binding.theirs.name for binding in fitting[0].values()}
     return result
+
+
+def _reach(owner: _Owner) -> int:
+    """Count the modules of theirs over which one layer's parameters may be spread."""
+    return max(3, sum(local not in _KNOWN for local in owner.parameters))
 
 
 def _left(option: Bindings, groups: Mapping[str, list[ForeignParameter]]) -> int:
@@ -261,7 +283,7 @@ def _match(graph: Graph, owner: _Owner, known: Bindings, groups: Sequence[list[F
 
 
 def _same_role(local: str, role: str) -> bool:
-    return role in ("", local) or (local in _KERNELS and role in _KERNELS)
+    return role in ("", local) or local not in _KNOWN or (local in _KERNELS and role in _KERNELS)
 
 
 def _by_names(owners: Sequence[_Owner], choices: Mapping[str, Mapping[str, Bindings]]) -> dict[str, str]:

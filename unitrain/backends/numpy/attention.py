@@ -1,0 +1,141 @@
+"""Attention of several heads."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from unitrain.backends.numpy.dropout import scaled_mask
+from unitrain.backends.numpy.reduction import sum_to_channel
+from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
+from unitrain.backends.tables import alibi_bias, causal_mask, rotary_angles
+from unitrain.spec.layers.attention import Attention
+
+
+@implements(Attention)
+def attention(layer: Attention, context: Context, parameters: Parameters, x: Array, *sides: Array) -> Result:
+    """``y = softmax(Q K^T / sqrt(d)) V O`` for each head, with Q = x W_q, K = z W_k, V = z W_v.
+
+    With P = softmax(S) and dP = dC V^T the gradients are dV = P^T dC, dS = P (dP - sum(dP P)) row by row, dQ = dS K and
+    dK = dS^T Q, both divided by sqrt(d). Heads that share keys and values stand below one another as more rows: what a
+    key receives is then summed by the product itself.
+    """
+    named = layer.sides((x, *sides))
+    (z,) = named.get("key_value", (x,))
+    head = layer.channels(x.shape[1:])
+    scale = 1.0 / sqrt(head)
+    turn = _Rotation(layer, x, head)
+
+    q = turn.forward(_heads(_projected(parameters, "query", x), layer.heads))
+    k = turn.forward(_heads(_projected(parameters, "key", z), layer.groups))
+    v = _heads(_projected(parameters, "value", z), layer.groups)
+
+    shape = (len(x), layer.heads, x.shape[1], z.shape[1])  # [batch, head, query, key]
+    scores = (_by_group(q, layer.groups) @ k.swapaxes(-1, -2)).reshape(shape) * scale
+    if layer.position == "alibi":
+        scores += alibi_bias(layer.heads, x.shape[1]).astype(x.dtype)
+    kept = _kept(layer, named, shape)
+    weights = _softmax(scores, kept)
+    dropped = scaled_mask(context, shape[1:], layer.dropout, len(x), x.dtype)
+    used = weights if dropped is None else weights * dropped
+    mixed = _by_group(used, layer.groups) @ v
+    joined = _joined(mixed.reshape(*shape[:3], head))
+    y = _projected(parameters, "output", joined)
+
+    def backward(dy: Array) -> Gradients:
+        gradients: dict[str, Array] = {}
+        d_joined = _back(parameters, "output", joined, dy, gradients)
+        d_mixed = _by_group(_heads(d_joined, layer.heads), layer.groups)
+        d_used = (d_mixed @ v.swapaxes(-1, -2)).reshape(shape)
+        d_v = _by_group(used, layer.groups).swapaxes(-1, -2) @ d_mixed
+        d_weights = d_used if dropped is None else d_used * dropped
+        d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))
+        d_scores = _by_group(d_scores * scale, layer.groups)
+        d_q = turn.backward((d_scores @ k).reshape(q.shape))
+        d_k = turn.backward(d_scores.swapaxes(-1, -2) @ _by_group(q, layer.groups))
+        dx = _back(parameters, "query", x, _joined(d_q), gradients)
+        dz = _back(parameters, "key", z, _joined(d_k), gradients)
+        if layer.use_bias and not layer.key_bias_learns:
+            gradients["key_bias"] = np.zeros_like(gradients["key_bias"])
+        dz = dz + _back(parameters, "value", z, _joined(d_v), gradients)
+        given = [dx, dz] if "key_value" in named else [dx + dz]
+        return (*given, *(None for _ in named.get("mask", ()))), gradients
+
+    return y, backward
+
+
+def _projected(parameters: Parameters, name: str, x: Array) -> Array:
+    y = x.reshape(-1, x.shape[-1]) @ parameters[name]
+    if f"{name}_bias" in parameters:
+        y += parameters[f"{name}_bias"]
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def _back(parameters: Parameters, name: str, x: Array, dy: Array, gradients: dict[str, Array]) -> Array:
+    """Return the gradient by ``x`` of a projection, and add those by its parameters."""
+    rows = dy.reshape(-1, dy.shape[-1])
+    gradients[name] = x.reshape(-1, x.shape[-1]).T @ rows
+    if f"{name}_bias" in parameters:
+        gradients[f"{name}_bias"] = sum_to_channel(dy)
+    return (rows @ parameters[name].T).reshape(x.shape)
+
+
+def _heads(x: Array, heads: int) -> Array:
+    """``[batch, length, head * channel]`` to ``[batch, head, length, channel]``."""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def _joined(x: Array) -> Array:
+    """``[batch, head, length, channel]`` to ``[batch, length, head * channel]``."""
+    return np.ascontiguousarray(x.swapaxes(1, 2)).reshape(len(x), x.shape[2], -1)
+
+
+def _by_group(x: Array, groups: int) -> Array:
+    """``[batch, head, length, ...]`` to ``[batch, group, heads of the group * length, ...]``."""
+    return x.reshape(len(x), groups, -1, x.shape[-1])
+
+
+def _kept(layer: Attention, named: dict[str, tuple[Array, ...]], shape: tuple[int, ...]) -> Array | None:
+    """Return what may be attended to, bool, to be stretched to ``[batch, head, query, key]``; None for all."""
+    kept: Array | None = causal_mask(*shape[2:])[None, None] if layer.causal else None
+    for mask in named.get("mask", ()):
+        allowed = mask[:, None, None] != 0
+        kept = allowed if kept is None else kept & allowed
+    return kept
+
+
+def _softmax(scores: Array, kept: Array | None) -> Array:
+    """Softmax over the last axis of what is kept; zeros where nothing is."""
+    if kept is not None:
+        scores = np.where(kept, scores, np.finfo(scores.dtype).min)
+    weights: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights if kept is None else np.where(kept, weights, 0)
+
+
+class _Rotation:
+    """Turns pairs of channels by angles that grow with the position, or nothing without rotary positions."""
+
+    def __init__(self, layer: Attention, x: Array, channels: int) -> None:
+        self._layout = layer.rotary_layout if layer.position == "rotary" else None
+        if self._layout is not None:
+            angles = rotary_angles(x.shape[1], channels, layer.rotary_base)
+            self._cos, self._sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+
+    def forward(self, x: Array) -> Array:
+        """``(a, b)`` becomes ``(a cos - b sin, b cos + a sin)``, for ``[..., length, channel]``."""
+        return x if self._layout is None else self._turned(x, self._sin)
+
+    def backward(self, dy: Array) -> Array:
+        """Turn back: the transposed matrix is the inverse one."""
+        return dy if self._layout is None else self._turned(dy, -self._sin)
+
+    def _turned(self, x: Array, sin: Array) -> Array:
+        half = x.shape[-1] // 2
+        places = (slice(half), slice(half, None)) if self._layout == "half" else (slice(0, None, 2), slice(1, None, 2))
+        a, b = x[..., places[0]], x[..., places[1]]
+        y = np.empty_like(x)
+        y[..., places[0]] = a * self._cos - b * sin
+        y[..., places[1]] = b * self._cos + a * sin
+        return y

@@ -1,0 +1,146 @@
+"""Attention of several heads: torch's ``scaled_dot_product_attention`` between four ``nn.Linear``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import torch
+from torch.nn import functional
+
+from unitrain.backends.contract import Settings
+from unitrain.backends.tables import alibi_bias, causal_mask, rotary_angles
+from unitrain.backends.torch.dense import LINEAR
+from unitrain.backends.torch.dropout import make_dropout
+from unitrain.backends.torch.registry import Made, Slot, implements
+from unitrain.graph.graph import Node
+from unitrain.spec.layers.attention import Attention
+from unitrain.spec.layers.base import Shape
+
+
+class MultiHeadAttention(torch.nn.Module):
+    """Attention over ``[batch, length, channel]``.
+
+    Parameters
+    ----------
+    layer
+        What to compute.
+    shapes
+        Of the inputs, side inputs last, batch left out.
+    dropout
+        Applied to the attention weights in training.
+    """
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    bias: torch.Tensor | None
+    causal: torch.Tensor | None
+
+    def __init__(self, layer: Attention, shapes: tuple[Shape, ...], dropout: torch.nn.Module | None) -> None:
+        super().__init__()
+        self._sides: Callable[..., dict[str, tuple[torch.Tensor, ...]]] = layer.sides
+        self.heads, self.groups = layer.heads, layer.groups
+        self.is_causal = layer.causal
+        self.key_bias_learns = layer.key_bias_learns
+        self.layout = layer.rotary_layout if layer.position == "rotary" else None
+        table = layer.parameters(*shapes)
+        self.query, self.key, self.value, self.output = (
+            torch.nn.Linear(*_sizes(table[name].shape), layer.use_bias) for name in ("query", "key", "value", "output")
+        )
+        self.dropout = dropout
+        length, channels = shapes[0][0], layer.channels(*shapes)
+        if self.layout is not None:
+            angles = torch.from_numpy(rotary_angles(length, channels, layer.rotary_base))
+            self.register_buffer("cos", angles.cos(), persistent=False)
+            self.register_buffer("sin", angles.sin(), persistent=False)
+        alibi = layer.position == "alibi"
+        bias = torch.from_numpy(alibi_bias(layer.heads, length)) if alibi else None
+        self.register_buffer("bias", bias, persistent=False)
+        keys = layer.sides(shapes).get("key_value", shapes)[0][0]
+        causal = torch.from_numpy(causal_mask(length, keys)) if layer.causal else None
+        self.register_buffer("causal", causal, persistent=False)
+
+    def forward(self, x: torch.Tensor, *sides: torch.Tensor) -> torch.Tensor:
+        """Attend; ``sides`` are what gives keys and values, and the mask, as far as the layer has them."""
+        named = self._sides((x, *sides))
+        (z,) = named.get("key_value", (x,))
+        q = self._turned(self._heads(self.query(x), self.heads))
+        k = self._turned(self._heads(self._keys(z), self.groups))
+        v = self._heads(self.value(z), self.groups)
+        mask = next((mask[:, None, None] != 0 for mask in named.get("mask", ())), None)
+        if self.dropout is not None and self.training:
+            mixed = self._explicit(q, k, v, mask)
+        else:
+            mixed = self._fused(q, k, v, mask)
+        y: torch.Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return y
+
+    def _keys(self, z: torch.Tensor) -> torch.Tensor:
+        bias: torch.Tensor | None = self.key.bias
+        if bias is not None and not self.key_bias_learns:
+            # The same number, and a gradient of zero.
+            bias = bias.detach() + 0.0 * bias
+        return functional.linear(z, self.key.weight, bias)
+
+    def _fused(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        # torch's causal mask goes without one of ours; a mask and a bias are added to one another.
+        allowed = self._allowed(mask)
+        bias = None if self.bias is None else self.bias.to(q.dtype)
+        if bias is not None and allowed is not None:
+            bias = bias.masked_fill(~allowed, -torch.inf)
+        attended = bias if bias is not None else allowed
+        plain = self.is_causal and mask is None and bias is None and q.shape[2] == k.shape[2]
+        return functional.scaled_dot_product_attention(
+            q, k, v, None if plain else attended, is_causal=plain, enable_gqa=self.groups != self.heads
+        )
+
+    def _explicit(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        shared = self.heads // self.groups
+        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+        scores = q @ k.transpose(-1, -2) * (1.0 / sqrt(q.shape[-1]))
+        scores = scores if self.bias is None else scores + self.bias.to(q.dtype)
+        allowed = self._allowed(mask)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1)
+        weights = weights if mask is None or allowed is None else weights.masked_fill(~allowed, 0.0)
+        assert self.dropout is not None
+        mixed: torch.Tensor = self.dropout(weights) @ v
+        return mixed
+
+    def _allowed(self, mask: torch.Tensor | None) -> torch.Tensor | None:
+        if self.causal is None or mask is None:
+            return mask if self.causal is None else self.causal
+        return self.causal & mask
+
+    @staticmethod
+    def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+    def _turned(self, x: torch.Tensor) -> torch.Tensor:
+        """Turn pairs of channels by the angles of their positions."""
+        if self.layout is None:
+            return x
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        if self.layout == "half":
+            a, b = x.chunk(2, -1)
+            return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+        a, b = x[..., 0::2], x[..., 1::2]
+        return torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+
+
+def _sizes(shape: Shape) -> tuple[int, int]:
+    inward, outward = shape
+    return inward, outward
+
+
+@implements(Attention)
+def attention(layer: Attention, node: Node, settings: Settings) -> Made:
+    """torch's fused attention; its parts where dropout has to draw the project's masks."""
+    dropout = make_dropout(layer.dropout, node, settings) if layer.dropout else None
+    module = MultiHeadAttention(layer, node.input_shapes, dropout)
+    slots = {}
+    for local in layer.parameters(*node.input_shapes):
+        name = local.removesuffix("_bias")
+        slots[local] = Slot(f"{name}.bias") if local != name else Slot(f"{name}.weight", LINEAR)
+    return Made(module, slots)
