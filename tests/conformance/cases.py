@@ -159,6 +159,11 @@ OPTIONS: dict[str, list[Option]] = {
         ({"groups": 2, "use_scale": False, "use_bias": False}, [SEQ]),
         ({"groups": 2}, [WIDE]),
     ],
+    "instance_norm": [
+        ({}, [IMG]),
+        ({"epsilon": 0.1, "use_scale": False}, [SEQ]),
+        ({"use_bias": False}, [CUBE]),
+    ],
     "rms_norm": [({}, [ROW]), ({"epsilon": 0.1, "use_scale": False}, [IMG]), ({}, [SEQ])],
     "dropout": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [(5,)])],
     "embedding": [
@@ -170,6 +175,17 @@ OPTIONS: dict[str, list[Option]] = {
     "feature_tokens": [({"width": 3}, [ROW]), ({"width": 2, "use_bias": False}, [(6,)])],
     "stochastic_depth": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [SEQ]), ({"rate": 0.7}, [()])],
     "layer_scale": [({}, [ROW]), ({"value": 0.5}, [SEQ]), ({}, [IMG]), ({}, [CUBE])],
+    "patch_embedding": [
+        ({"patch": 2, "width": 3}, [(4, 6, 2)]),
+        ({"patch": [1, 3], "width": 5, "use_bias": False}, [WIDE]),
+        ({"patch": [3, 2], "width": 2}, [(3, 2, 1)]),
+    ],
+    "squeeze_excite": [
+        ({"reduced": 2}, [IMG]),
+        ({"reduced": 3, "inner": "silu"}, [SEQ]),
+        ({"reduced": 1, "gate": "hard_sigmoid"}, [WIDE]),
+        ({"reduced": 5, "inner": "silu", "gate": "hard_sigmoid"}, [CUBE]),
+    ],
     "class_token": [({}, [SEQ]), ({}, [(1, 3)])],
     "leaky_relu": [({}, [SEQ]), ({"slope": 0.5}, [SEQ]), ({"slope": 0.0}, [ROW])],
     "prelu": [({}, [ROW]), ({}, [SEQ]), ({}, [IMG]), ({}, [CUBE])],

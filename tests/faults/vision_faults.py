@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 import torch
-from faults.layer_faults import image_fault
+from faults.layer_faults import _norm_call, image_fault
 from faults.planting import Fault, Fields, keras_port, other_fields, torch_port
+from torch.nn import functional
 
 DEPTH: Fields = {"type": "stochastic_depth", "name": "depth", "rate": 0.3}
 SCALE: Fields = {"type": "layer_scale", "name": "scale"}
@@ -47,6 +48,21 @@ def _added(y: Any) -> Any:
     return keras.ops.concatenate([y[:, :1], y[:, 1:] + y[:, :1]], axis=1)
 
 
+PATCHES: Fields = {"type": "patch_embedding", "name": "patches", "patch": [1, 2], "width": 5}
+GATES: Fields = {"type": "squeeze_excite", "name": "gates", "reduced": 3}
+INSTANCE: Fields = {"type": "instance_norm", "name": "norm"}
+
+
+def _column_by_column(layer: Any, module: Any, x: torch.Tensor) -> torch.Tensor:
+    down, across = layer.grid(x.shape[1:])
+    return module(x).unflatten(1, (down, across)).transpose(1, 2).flatten(1, 2)
+
+
+def _largest(layer: Any, module: Any, x: torch.Tensor) -> torch.Tensor:
+    gates = module.gate(module.expand(module.inner(module.reduce(x.amax((1, 2))))))
+    return x * gates[:, None, None]
+
+
 FAULTS = [
     depth_fault("stochastic depth by element", "torch", "", torch_port("stochastic_depth", _by_element)),
     depth_fault("stochastic depth of the whole batch", "torch", "", torch_port("stochastic_depth", _by_batch)),
@@ -74,6 +90,67 @@ FAULTS = [
         SCALE,
         "",
         keras_port("layer_scale", lambda build, layer, context, x: build(layer, context, x) + x),
+    ),
+    image_fault(
+        "patches column by column",
+        "patch embedding",
+        "torch",
+        PATCHES,
+        "",
+        torch_port("patch_embedding", _column_by_column),
+    ),
+    image_fault(
+        "patches flipped",
+        "patch embedding",
+        "torch",
+        PATCHES,
+        "flips the kernel",
+        torch_port(
+            "patch_embedding",
+            lambda layer, module, x: (
+                functional.conv2d(x.movedim(-1, 1), module.weight.flip(2, 3), module.bias, module.stride).flatten(2).mT
+            ),
+        ),
+    ),
+    image_fault(
+        "gates of squeeze and excitation without SiLU, in Keras",
+        "squeeze and excite",
+        "keras",
+        {**GATES, "inner": "silu"},
+        "inner=relu",
+        other_fields("keras", "squeeze_excite", inner="relu"),
+    ),
+    image_fault(
+        "soft gates for hard ones",
+        "squeeze and excite",
+        "torch",
+        {**GATES, "gate": "hard_sigmoid"},
+        "gate=sigmoid",
+        other_fields("torch", "squeeze_excite", gate="sigmoid"),
+    ),
+    image_fault(
+        "gates from largest elements",
+        "squeeze and excite",
+        "torch",
+        GATES,
+        "",
+        torch_port("squeeze_excite", _largest),
+    ),
+    image_fault(
+        "instance norm with Keras' epsilon",
+        "instance norm eps",
+        "keras",
+        INSTANCE,
+        "epsilon=0.001",
+        other_fields("keras", "instance_norm", epsilon=1e-3),
+    ),
+    image_fault(
+        "instance norm with unbiased variance",
+        "instance norm eps",
+        "torch",
+        INSTANCE,
+        "unbiased",
+        torch_port("instance_norm", _norm_call(lambda x, layer: (1, 2), correction=1)),
     ),
     token_fault(
         "class token at the end",

@@ -71,6 +71,8 @@ WITHOUT_CASES = {
     "depthwise_conv1d": "the cases of Conv are 2-D",
     "separable_conv1d": "the cases of Conv are 2-D",
     "upsample1d": "the cases of Resize enlarge both axes of an image",
+    "patch_embedding": "no case of Conv has windows as large as its strides",
+    "squeeze_excite": "ONNX has no such operator",
     "stochastic_depth": "ONNX has no operator that drops samples",
     "class_token": "no case of Concat puts one row before others",
     "relu6": "no case of Clip has the limits 0 and 6",

@@ -118,10 +118,11 @@ class Context:
         """
         if self.settings.precision in HALF and options.get("use_bias"):
             # TensorFlow would add up the gradient of the bias in 16 bits.
-            without = {local: attribute for local, attribute in (weights or {}).items() if local != "bias"}
+            bias = {local: attribute for local, attribute in (weights or {}).items() if attribute == "bias"}
+            without = {local: attribute for local, attribute in (weights or {}).items() if local not in bias}
             options["use_bias"] = False
             product = self.apply(kind, inputs, part=part, weights=without, swapped=swapped, wide=wide, **options)
-            return self.apply(Bias, product, part="bias", weights={"bias": "bias"})
+            return self.apply(Bias, product, part=f"{part}.bias".lstrip("."), weights=bias)
         precision = self.settings.precision
         wide = wide and precision in HALF
         name = self.node.owner if weights else self.node.name

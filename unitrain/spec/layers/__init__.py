@@ -36,7 +36,7 @@ from unitrain.spec.layers.dense import Dense
 from unitrain.spec.layers.dropout import Dropout, DroppingLayer, StochasticDepth
 from unitrain.spec.layers.embedding import Embedding
 from unitrain.spec.layers.merge import Add, Concatenate, Multiply
-from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
+from unitrain.spec.layers.norm import BatchNorm, GroupedNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 from unitrain.spec.layers.pool import (
     AveragePool1d,
     AveragePool2d,
@@ -47,7 +47,7 @@ from unitrain.spec.layers.pool import (
 )
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 from unitrain.spec.layers.tabular import FeatureTokens
-from unitrain.spec.layers.vision import ClassToken, LayerScale
+from unitrain.spec.layers.vision import ClassToken, LayerScale, PatchEmbedding, SqueezeExcite
 
 LAYERS: tuple[type[LayerSpec], ...] = (
     Dense,
@@ -68,11 +68,14 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     BatchNorm,
     LayerNorm,
     GroupNorm,
+    InstanceNorm,
     RmsNorm,
     Dropout,
     StochasticDepth,
-    LayerScale,
+    PatchEmbedding,
     ClassToken,
+    LayerScale,
+    SqueezeExcite,
     Embedding,
     FeatureTokens,
     Relu,
@@ -128,8 +131,10 @@ __all__ = [
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",
+    "GroupedNorm",
     "HardSigmoid",
     "HardSwish",
+    "InstanceNorm",
     "LayerNorm",
     "LayerScale",
     "LayerSpec",
@@ -139,6 +144,7 @@ __all__ = [
     "Multiply",
     "Padding",
     "Parameter",
+    "PatchEmbedding",
     "Permute",
     "Prelu",
     "Relu",
@@ -154,6 +160,7 @@ __all__ = [
     "Silu",
     "Softmax",
     "Softplus",
+    "SqueezeExcite",
     "StochasticDepth",
     "Tanh",
     "Upsample1d",
