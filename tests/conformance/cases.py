@@ -64,6 +64,12 @@ WINDOWS_1D: list[Fields] = [
     {"kernel_size": 4, "padding": "same", "strides": 3},
     {"kernel_size": 1, "padding": "same", "strides": 2},
 ]
+CAUSAL: list[Fields] = [
+    {"kernel_size": 2, "padding": "causal"},
+    {"kernel_size": 3, "padding": "causal", "dilation": 2},
+    {"kernel_size": 3, "padding": "causal", "strides": 2},
+    {"kernel_size": 2, "padding": "causal", "strides": 2, "dilation": 3},
+]
 WINDOWS_2D: list[Fields] = [
     {"kernel_size": 2},
     {"kernel_size": [3, 2], "padding": "same"},
@@ -89,8 +95,9 @@ OPTIONS: dict[str, list[Option]] = {
         ({"units": 2}, [CUBE]),
     ],
     "conv1d": [
-        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D),
+        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
         ({"filters": 4, "kernel_size": 2, "groups": 2, "use_bias": False}, [SEQ]),
+        ({"filters": 4, "kernel_size": 2, "groups": 2, "padding": "causal"}, [SEQ]),
         ({"filters": 4, "kernel_size": 3, "groups": 4, "strides": 2, "padding": "same"}, [LONG]),
     ],
     "conv2d": [
@@ -101,7 +108,7 @@ OPTIONS: dict[str, list[Option]] = {
         ({"filters": 8, "kernel_size": 3, "groups": 2, "dilation": 2, "padding": "same"}, [WIDE]),
     ],
     "depthwise_conv1d": [
-        *(({**window, "multiplier": 2}, [SEQ]) for window in WINDOWS_1D),
+        *(({**window, "multiplier": 2}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
         ({"kernel_size": 3, "use_bias": False}, [LONG]),
     ],
     "depthwise_conv2d": [
@@ -110,7 +117,7 @@ OPTIONS: dict[str, list[Option]] = {
         ({"kernel_size": [3, 2], "multiplier": 3, "padding": "same", "strides": [1, 2]}, [IMG]),
     ],
     "separable_conv1d": [
-        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D),
+        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
         ({"filters": 3, "kernel_size": 2, "multiplier": 2, "use_bias": False}, [SEQ]),
     ],
     "separable_conv2d": [

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import torch
+from faults.convolution_faults import series_fault
 from faults.layer_faults import _norm_call, image_fault
 from faults.planting import Fault, Fields, keras_port, other_fields, torch_port
 from torch.nn import functional
@@ -50,6 +51,14 @@ def _added(y: Any) -> Any:
 
 PATCHES: Fields = {"type": "patch_embedding", "name": "patches", "patch": [1, 2], "width": 5}
 GATES: Fields = {"type": "squeeze_excite", "name": "gates", "reduced": 3}
+CAUSAL: Fields = {
+    "type": "conv1d",
+    "name": "conv",
+    "filters": 4,
+    "kernel_size": 3,
+    "dilation": 2,
+    "padding": "causal",
+}
 INSTANCE: Fields = {"type": "instance_norm", "name": "norm"}
 
 
@@ -135,6 +144,20 @@ FAULTS = [
         GATES,
         "",
         torch_port("squeeze_excite", _largest),
+    ),
+    series_fault(
+        "causal convolution with padding on both sides",
+        "causal padding",
+        CAUSAL,
+        "padding=same",
+        other_fields("torch", "conv1d", "conv", padding=2),
+    ),
+    series_fault(
+        "causal convolution that looks ahead",
+        "causal padding",
+        CAUSAL,
+        "the padding behind",
+        other_fields("torch", "conv1d", "conv", padding=[0, 4]),
     ),
     image_fault(
         "instance norm with Keras' epsilon",

@@ -61,7 +61,7 @@ class ChannelGates(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scale ``[batch, *spatial, channel]``."""
-        gates = self.gate(self.expand(self.inner(self.reduce(x.flatten(1, -2).mean(dim=1)))))
+        gates: torch.Tensor = self.gate(self.expand(self.inner(self.reduce(x.flatten(1, -2).mean(dim=1)))))
         return x * gates.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
 
 
