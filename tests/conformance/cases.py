@@ -222,6 +222,18 @@ OPTIONS: dict[str, list[Option]] = {
         ),
         ({"factor": [3, 5], "interpolation": "bilinear"}, [(11, 6, 3)]),
     ],
+    "resize": [
+        *(
+            ({"size": size, "interpolation": interpolation}, [IMG])
+            for size in (1, 3, [10, 4], [7, 6], [4, 9])
+            for interpolation in ("nearest", "bilinear")
+        ),
+        ({"factor": 0.5}, [WIDE]),
+        ({"factor": [1.5, 2], "interpolation": "bilinear"}, [WIDE]),
+        ({"size": [15, 14]}, [(10, 6, 1)]),
+    ],
+    "pixel_shuffle": [({}, [(2, 3, 8)]), ({"factor": 3}, [(2, 1, 9)]), ({"factor": 1}, [IMG])],
+    "pixel_unshuffle": [({}, [(4, 6, 3)]), ({"factor": 3}, [(3, 6, 1)]), ({"factor": 1}, [IMG])],
     "add": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 1, 2), (5, 1, 1)]), ({}, [(1, 4), (5, 1)]), *RANKS],
     "multiply": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 4, 1), (1, 1, 2)]), ({}, [(1, 4), (5, 1)]), *RANKS],
     "concatenate": [

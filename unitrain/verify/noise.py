@@ -35,6 +35,8 @@ EXACT = frozenset(
         "upsample1d",
         "concatenate",
         "class_token",
+        "pixel_shuffle",
+        "pixel_unshuffle",
         "embedding",
     }
 )

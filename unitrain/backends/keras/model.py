@@ -21,6 +21,7 @@ from unitrain.backends.keras import (  # noqa: F401
     merge,
     norm,
     pool,
+    resize,
     shape,
     tabular,
     vision,

@@ -14,6 +14,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     merge,
     norm,
     pool,
+    resize,
     shape,
     tabular,
     vision,

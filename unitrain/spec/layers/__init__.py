@@ -45,6 +45,7 @@ from unitrain.spec.layers.pool import (
     MaxPool1d,
     MaxPool2d,
 )
+from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 from unitrain.spec.layers.tabular import FeatureTokens
 from unitrain.spec.layers.vision import ClassToken, LayerScale, PatchEmbedding, SqueezeExcite
@@ -98,6 +99,9 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     Padding,
     Upsample1d,
     Upsample2d,
+    Resize,
+    PixelShuffle,
+    PixelUnshuffle,
     Add,
     Multiply,
     Concatenate,
@@ -146,10 +150,13 @@ __all__ = [
     "Parameter",
     "PatchEmbedding",
     "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "Prelu",
     "Relu",
     "Relu6",
     "Reshape",
+    "Resize",
     "RmsNorm",
     "Selu",
     "SeparableConv1d",
