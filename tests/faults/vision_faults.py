@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 import torch
 from faults.convolution_faults import series_fault
 from faults.layer_faults import _norm_call, image_fault
@@ -59,6 +60,7 @@ CAUSAL: Fields = {
     "dilation": 2,
     "padding": "causal",
 }
+SMALLER: Fields = {"type": "resize", "name": "resize", "size": [5, 4]}
 INSTANCE: Fields = {"type": "instance_norm", "name": "norm"}
 
 
@@ -70,6 +72,31 @@ def _column_by_column(layer: Any, module: Any, x: torch.Tensor) -> torch.Tensor:
 def _largest(layer: Any, module: Any, x: torch.Tensor) -> torch.Tensor:
     gates = module.gate(module.expand(module.inner(module.reduce(x.amax((1, 2))))))
     return x * gates[:, None, None]
+
+
+class _Squares(keras.layers.Layer):
+    """TensorFlow's own order of channels."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x: Any) -> Any:
+        if self.factor > 0:
+            return tf.nn.depth_to_space(x, self.factor)
+        return tf.nn.space_to_depth(x, -self.factor)
+
+
+def shuffle_fault(name: str, kind: str, factor: int) -> Fault:
+    """A fault of the order of channels."""
+    layers: list[Fields] = [
+        {"type": "conv2d", "name": "stem", "filters": 8, "kernel_size": 3},
+        {"type": kind, "name": "shuffle"},
+        {"type": "flatten", "name": "flat"},
+        {"type": "dense", "name": "head", "units": 3},
+    ]
+    plant = keras_port(kind, lambda build, layer, context, x: _Squares(factor)(x))
+    return Fault(name, "pixel shuffle", "keras", layers, (8, 6, 3), "shuffle", "channel last", plant)
 
 
 FAULTS = [
@@ -175,6 +202,55 @@ FAULTS = [
         "unbiased",
         torch_port("instance_norm", _norm_call(lambda x, layer: (1, 2), correction=1)),
     ),
+    image_fault(
+        "resize, asymmetric nearest",
+        "nearest resize",
+        "torch",
+        SMALLER,
+        "floor(i * in / out)",
+        torch_port(
+            "resize",
+            lambda layer, module, x: functional.interpolate(x.movedim(-1, 1), layer.size, mode="nearest").movedim(
+                1, -1
+            ),
+        ),
+    ),
+    image_fault(
+        "resize with corners aligned",
+        "bilinear resize",
+        "torch",
+        {**SMALLER, "interpolation": "bilinear"},
+        "align_corners",
+        torch_port(
+            "resize",
+            lambda layer, module, x: functional.interpolate(
+                x.movedim(-1, 1), layer.size, mode="bilinear", align_corners=True
+            ).movedim(1, -1),
+        ),
+    ),
+    image_fault(
+        "resize with antialiasing",
+        "bilinear resize",
+        "torch",
+        {**SMALLER, "interpolation": "bilinear"},
+        "",
+        torch_port(
+            "resize",
+            lambda layer, module, x: functional.interpolate(
+                x.movedim(-1, 1), layer.size, mode="bilinear", antialias=True
+            ).movedim(1, -1),
+        ),
+    ),
+    image_fault(
+        "resize to the nearest for bilinear, in Keras",
+        "bilinear resize",
+        "keras",
+        {**SMALLER, "interpolation": "bilinear"},
+        "interpolation=nearest",
+        other_fields("keras", "resize", interpolation="nearest"),
+    ),
+    shuffle_fault("tf.nn.depth_to_space", "pixel_shuffle", 2),
+    shuffle_fault("tf.nn.space_to_depth", "pixel_unshuffle", -2),
     token_fault(
         "class token at the end",
         "torch",

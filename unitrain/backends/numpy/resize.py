@@ -28,7 +28,7 @@ def _nearest(x: Array, axis: int, outputs: int) -> tuple[Array, Callable[[Array]
 
 
 def _linear(x: Array, axis: int, outputs: int) -> tuple[Array, Callable[[Array], Array]]:
-    """``y[i] = (1 - t_i) x[a_i] + t_i x[b_i]``: dx[j] collects (1 - t_i) dy[i] where a_i = j, t_i dy[i] where b_i = j."""
+    """``y[i] = (1 - t_i) x[a_i] + t_i x[b_i]``: dx[j] sums (1 - t_i) dy[i] where a_i = j, t_i dy[i] where b_i = j."""
     size = x.shape[axis]
     below, above, shares = linear_sources(size, outputs)
     share = np.array(shares, x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))

@@ -39,10 +39,10 @@ def by_matrices(b: LayerEmitter, x: Value, outputs: tuple[int, int]) -> Value:
 
 def _interpolation(size: int, outputs: int) -> Array:
     """Return ``[outputs, size]``: the shares of an axis' elements in those of the resized one."""
-    below, above, shares = linear_sources(size, outputs)
+    below, above, shares = map(np.array, linear_sources(size, outputs))
     matrix = np.zeros((outputs, size))
     rows = np.arange(outputs)
-    np.add.at(matrix, (rows, below), 1 - np.array(shares))
+    np.add.at(matrix, (rows, below), 1 - shares)
     np.add.at(matrix, (rows, above), shares)
     return matrix
 

@@ -6,7 +6,7 @@ import torch
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
-from unitrain.backends.torch.runtime import dtype_of, widened
+from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.window import channels_first, channels_last
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize, linear_sources, nearest_sources
@@ -18,20 +18,20 @@ class ChannelsLastResize(torch.nn.Module):
     torch computes in float32 where a pixel lies: at ratios that are no powers of two it may take the next one.
     """
 
-    def __init__(self, layer: Resize, node: Node, settings: Settings) -> None:
+    def __init__(self, layer: Resize, node: Node) -> None:
         super().__init__()
         self.size, self.interpolation = node.output_shape[:2], layer.interpolation
-        half = dtype_of(settings).itemsize == 2
         for axis, (extent, outputs) in enumerate(zip(node.input_shapes[0], self.size, strict=False), start=1):
             if self.interpolation == "nearest":
                 tables = {"source": torch.tensor(nearest_sources(extent, outputs))}
             else:
                 below, above, shares = linear_sources(extent, outputs)
-                share = torch.tensor(shares, dtype=torch.float32 if half else dtype_of(settings))
+                # Whole numbers, which keep their value when the module is brought to 16 bits.
+                parts = torch.tensor([round(2 * outputs * share) for share in shares])
                 tables = {
                     "source": torch.tensor(below),
                     "other": torch.tensor(above),
-                    "share": share.reshape(-1, *(1,) * (3 - axis)),
+                    "parts": parts.reshape(-1, *(1,) * (3 - axis)),
                 }
             for name, table in tables.items():
                 self.register_buffer(f"{name}_{axis}", table, persistent=False)
@@ -42,7 +42,7 @@ class ChannelsLastResize(torch.nn.Module):
         for axis in (1, 2):
             first = y.index_select(axis, self.get_buffer(f"source_{axis}"))
             if self.interpolation == "bilinear":
-                share = self.get_buffer(f"share_{axis}")
+                share = self.get_buffer(f"parts_{axis}").to(y.dtype) / (2 * self.size[axis - 1])
                 other = y.index_select(axis, self.get_buffer(f"other_{axis}"))
                 first = first * (1 - share) + other * share
             y = first
@@ -72,7 +72,7 @@ class ChannelsLastPixelUnshuffle(torch.nn.PixelUnshuffle):
 @implements(Resize)
 def resize(layer: Resize, node: Node, settings: Settings) -> Made:
     """By indices and shares."""
-    return Made(ChannelsLastResize(layer, node, settings), {})
+    return Made(ChannelsLastResize(layer, node), {})
 
 
 @implements(PixelShuffle)

@@ -83,6 +83,7 @@ _DIFFERENCES: tuple[tuple[frozenset[str], Callable[[Evidence], Variants]], ...] 
     (frozenset({"global_average_pool", "global_max_pool"}), windows.global_pools),
     (frozenset({"dropout", "stochastic_depth"}), moves.dropouts),
     (frozenset({"embedding"}), moves.embeddings),
-    (frozenset({"upsample2d"}), moves.enlargements),
+    (frozenset({"upsample2d", "resize"}), moves.enlargements),
+    (frozenset({"pixel_shuffle", "pixel_unshuffle"}), moves.shuffles),
     (frozenset({"add", "multiply", "concatenate"}), moves.merges),
 )
