@@ -64,6 +64,12 @@ WINDOWS_1D: list[Fields] = [
     {"kernel_size": 4, "padding": "same", "strides": 3},
     {"kernel_size": 1, "padding": "same", "strides": 2},
 ]
+CAUSAL: list[Fields] = [
+    {"kernel_size": 2, "padding": "causal"},
+    {"kernel_size": 3, "padding": "causal", "dilation": 2},
+    {"kernel_size": 3, "padding": "causal", "strides": 2},
+    {"kernel_size": 2, "padding": "causal", "strides": 2, "dilation": 3},
+]
 WINDOWS_2D: list[Fields] = [
     {"kernel_size": 2},
     {"kernel_size": [3, 2], "padding": "same"},
@@ -89,8 +95,9 @@ OPTIONS: dict[str, list[Option]] = {
         ({"units": 2}, [CUBE]),
     ],
     "conv1d": [
-        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D),
+        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
         ({"filters": 4, "kernel_size": 2, "groups": 2, "use_bias": False}, [SEQ]),
+        ({"filters": 4, "kernel_size": 2, "groups": 2, "padding": "causal"}, [SEQ]),
         ({"filters": 4, "kernel_size": 3, "groups": 4, "strides": 2, "padding": "same"}, [LONG]),
     ],
     "conv2d": [
@@ -101,7 +108,7 @@ OPTIONS: dict[str, list[Option]] = {
         ({"filters": 8, "kernel_size": 3, "groups": 2, "dilation": 2, "padding": "same"}, [WIDE]),
     ],
     "depthwise_conv1d": [
-        *(({**window, "multiplier": 2}, [SEQ]) for window in WINDOWS_1D),
+        *(({**window, "multiplier": 2}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
         ({"kernel_size": 3, "use_bias": False}, [LONG]),
     ],
     "depthwise_conv2d": [
@@ -110,7 +117,7 @@ OPTIONS: dict[str, list[Option]] = {
         ({"kernel_size": [3, 2], "multiplier": 3, "padding": "same", "strides": [1, 2]}, [IMG]),
     ],
     "separable_conv1d": [
-        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D),
+        *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
         ({"filters": 3, "kernel_size": 2, "multiplier": 2, "use_bias": False}, [SEQ]),
     ],
     "separable_conv2d": [
@@ -159,6 +166,11 @@ OPTIONS: dict[str, list[Option]] = {
         ({"groups": 2, "use_scale": False, "use_bias": False}, [SEQ]),
         ({"groups": 2}, [WIDE]),
     ],
+    "instance_norm": [
+        ({}, [IMG]),
+        ({"epsilon": 0.1, "use_scale": False}, [SEQ]),
+        ({"use_bias": False}, [CUBE]),
+    ],
     "rms_norm": [({}, [ROW]), ({"epsilon": 0.1, "use_scale": False}, [IMG]), ({}, [SEQ])],
     "dropout": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [(5,)])],
     "embedding": [
@@ -190,6 +202,17 @@ OPTIONS: dict[str, list[Option]] = {
     "feature_tokens": [({"width": 3}, [ROW]), ({"width": 2, "use_bias": False}, [(6,)])],
     "stochastic_depth": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [SEQ]), ({"rate": 0.7}, [()])],
     "layer_scale": [({}, [ROW]), ({"value": 0.5}, [SEQ]), ({}, [IMG]), ({}, [CUBE])],
+    "patch_embedding": [
+        ({"patch": 2, "width": 3}, [(4, 6, 2)]),
+        ({"patch": [1, 3], "width": 5, "use_bias": False}, [WIDE]),
+        ({"patch": [3, 2], "width": 2}, [(3, 2, 1)]),
+    ],
+    "squeeze_excite": [
+        ({"reduced": 2}, [IMG]),
+        ({"reduced": 3, "inner": "silu"}, [SEQ]),
+        ({"reduced": 1, "gate": "hard_sigmoid"}, [WIDE]),
+        ({"reduced": 5, "inner": "silu", "gate": "hard_sigmoid"}, [CUBE]),
+    ],
     "class_token": [({}, [SEQ]), ({}, [(1, 3)])],
     "leaky_relu": [({}, [SEQ]), ({"slope": 0.5}, [SEQ]), ({"slope": 0.0}, [ROW])],
     "prelu": [({}, [ROW]), ({}, [SEQ]), ({}, [IMG]), ({}, [CUBE])],
@@ -219,6 +242,18 @@ OPTIONS: dict[str, list[Option]] = {
         ),
         ({"factor": [3, 5], "interpolation": "bilinear"}, [(11, 6, 3)]),
     ],
+    "resize": [
+        *(
+            ({"size": size, "interpolation": interpolation}, [IMG])
+            for size in (1, 3, [10, 4], [7, 6], [4, 9])
+            for interpolation in ("nearest", "bilinear")
+        ),
+        ({"factor": 0.5}, [WIDE]),
+        ({"factor": [1.5, 2], "interpolation": "bilinear"}, [WIDE]),
+        ({"size": [15, 14]}, [(10, 6, 1)]),
+    ],
+    "pixel_shuffle": [({}, [(2, 3, 8)]), ({"factor": 3}, [(2, 1, 9)]), ({"factor": 1}, [IMG])],
+    "pixel_unshuffle": [({}, [(4, 6, 3)]), ({"factor": 3}, [(3, 6, 1)]), ({"factor": 1}, [IMG])],
     "add": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 1, 2), (5, 1, 1)]), ({}, [(1, 4), (5, 1)]), *RANKS],
     "multiply": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 4, 1), (1, 1, 2)]), ({}, [(1, 4), (5, 1)]), *RANKS],
     "concatenate": [

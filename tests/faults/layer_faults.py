@@ -56,7 +56,7 @@ def permuted_kernel(*axes: int) -> Any:
     def plant() -> Any:
         from unitrain.backends.torch import conv
 
-        return entry(conv._KERNEL, 2, Layout(axes))
+        return entry(conv.KERNEL, 2, Layout(axes))
 
     return plant
 

@@ -47,20 +47,17 @@ def rms_norm(case: NodeCase) -> Outputs:
     return [case.apply(fields, flat, scale=scale.ravel()).output.reshape(x.shape)]
 
 
-def _groups(case: NodeCase, groups: int) -> Outputs:
+def group_norm(case: NodeCase) -> Outputs:
     x, scale, bias = (case.numbers(position) for position in range(3))
     fields: dict[str, Any] = {
         "type": "group_norm",
-        "groups": groups,
+        "groups": case.attributes["num_groups"],
         "epsilon": case.attributes.get("epsilon", 1e-5),
     }
     return [channels_first(case.apply(fields, channels_last(x), scale=scale, bias=bias).output)]
 
 
-def group_norm(case: NodeCase) -> Outputs:
-    return _groups(case, case.attributes["num_groups"])
-
-
 def instance_norm(case: NodeCase) -> Outputs:
-    """Instance norm is group norm with a group for each channel."""
-    return _groups(case, case.numbers(0).shape[1])
+    x, scale, bias = (case.numbers(position) for position in range(3))
+    fields = {"type": "instance_norm", "epsilon": case.attributes.get("epsilon", 1e-5)}
+    return [channels_first(case.apply(fields, channels_last(x), scale=scale, bias=bias).output)]

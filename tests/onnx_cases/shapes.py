@@ -95,6 +95,60 @@ def resize(case: NodeCase) -> Outputs:
     return [channels_first(case.apply(fields, channels_last(x)).output)]
 
 
+def resize_to(case: NodeCase) -> Outputs:
+    """Ours go to any size, with half-pixel centres; what is enlarged by whole factors is `resize`'s too."""
+    x, mode = case.numbers(0), case.attributes.get("mode", "nearest")
+    if mode not in ("nearest", "linear") or case.attributes.get("antialias", 0):
+        raise NotApplicable(f"{mode} interpolation" + " with antialiasing" * case.attributes.get("antialias", 0))
+    transformation = case.attributes.get("coordinate_transformation_mode", "half_pixel")
+    sizes = np.shape(case.outputs[0])
+    if x.ndim != 4 or sizes[:2] != x.shape[:2]:
+        raise NotApplicable("resizes batch or channel, or is not 2-D")
+    scales = case.given(2)
+    axes = list(case.attributes.get("axes", range(x.ndim)))
+    if scales is not None:
+        for axis, scale in zip(axes, scales, strict=True):
+            if not np.isclose(x.shape[axis] * float(scale), sizes[axis]):
+                raise NotApplicable("a factor that is not the ratio of the sizes")
+    same = transformation in ("half_pixel", "half_pixel_symmetric")
+    same |= transformation == "pytorch_half_pixel" and min(sizes[2:]) > 1
+    if mode == "linear" and not same:
+        raise NotApplicable(f"linear with {transformation}: ours has half-pixel centres")
+    if mode == "nearest":
+        if not same:
+            raise NotApplicable(f"nearest with {transformation}: ours has half-pixel centres")
+        rounding = case.attributes.get("nearest_mode", "round_prefer_floor")
+        for size, outputs in zip(x.shape[2:], sizes[2:], strict=True):
+            place = (np.arange(outputs) + 0.5) * size / outputs
+            up = np.ceil(place) - 1 if rounding == "round_prefer_floor" else np.floor(place)
+            if rounding in ("floor", "ceil") or not np.array_equal(up, np.floor(place)):
+                raise NotApplicable(f"nearest with {rounding}: ours is floor((i + 1/2) * in / out)")
+    fields = {
+        "type": "resize",
+        "size": list(sizes[2:]),
+        "interpolation": "nearest" if mode == "nearest" else "bilinear",
+    }
+    return [channels_first(case.apply(fields, channels_last(x)).output)]
+
+
+def depth_to_space(case: NodeCase) -> Outputs:
+    """In ONNX's other mode, depth-column-row, the channels are brought into our order first."""
+    x, factor = channels_last(case.numbers(0)), case.attributes["blocksize"]
+    if case.attributes.get("mode", "DCR") == "DCR":
+        x = x.reshape(*x.shape[:-1], factor**2, -1).swapaxes(-1, -2).reshape(x.shape)
+    return [channels_first(case.apply({"type": "pixel_shuffle", "factor": factor}, x).output)]
+
+
+def space_to_depth(case: NodeCase) -> Outputs:
+    """In ONNX's mode depth-column-row, its default, the channels are brought into that order behind."""
+    factor = case.attributes["blocksize"]
+    fields = {"type": "pixel_unshuffle", "factor": factor}
+    y = case.apply(fields, channels_last(case.numbers(0))).output
+    if case.attributes.get("mode", "DCR") == "DCR":
+        y = y.reshape(*y.shape[:-1], -1, factor**2).swapaxes(-1, -2).reshape(y.shape)
+    return [channels_first(y)]
+
+
 def _repeats(case: NodeCase, size: int, factor: int) -> bool:
     """Tell whether ONNX's rules for nearest (the operator's text, x_original and nearest_mode) repeat each pixel."""
     upsample = case.operator == "Upsample"  # asymmetric and floor, by its definition

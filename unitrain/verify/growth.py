@@ -8,7 +8,7 @@ from math import prod
 from unitrain.backends.contract import Precision
 from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers import BatchNorm, GlobalAveragePool, GroupNorm, LayerNorm, RmsNorm, Softmax
+from unitrain.spec.layers import BatchNorm, GlobalAveragePool, GroupedNorm, LayerNorm, RmsNorm, Softmax, SqueezeExcite
 from unitrain.verify.verdict import sum_growth
 
 
@@ -25,11 +25,11 @@ def layer_growth(node: Node, batch: int, training: bool, precision: Precision = 
             terms = batch * prod(shape[:-1]) if training else 1
         case LayerNorm():
             terms = prod(shape[-layer.axes :])
-        case GroupNorm():
-            terms = prod(shape) // layer.groups
+        case GroupedNorm():
+            terms = prod(shape) // layer.groups_of(shape[-1])
         case RmsNorm():
             terms = shape[-1]
-        case GlobalAveragePool():
+        case GlobalAveragePool() | SqueezeExcite():
             terms = prod(shape[:-1])
         case Softmax():
             terms = shape[layer.axis]

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm
+from unitrain.spec.layers import BatchNorm, GroupedNorm, LayerNorm
 from unitrain.spec.layers.base import LayerSpec
 from unitrain.verify.altered import Change, Functions
 from unitrain.verify.twins import normalised
@@ -35,12 +35,14 @@ EXACT = frozenset(
         "upsample1d",
         "concatenate",
         "class_token",
+        "pixel_shuffle",
+        "pixel_unshuffle",
         "embedding",
     }
 )
 
 # Layers that subtract a mean. Who folds it in multiplies the numbers first, and loses an ulp of what is large.
-CANCELLING = (BatchNorm, GroupNorm, LayerNorm)
+CANCELLING = (BatchNorm, GroupedNorm, LayerNorm)
 
 
 def moved(array: Array, generator: np.random.Generator) -> Array:
@@ -82,7 +84,7 @@ def _noisy(
 
 
 def _cancelled(
-    layer: BatchNorm | GroupNorm | LayerNorm,
+    layer: BatchNorm | GroupedNorm | LayerNorm,
     parameters: Parameters,
     x: Array,
     dy: Array,

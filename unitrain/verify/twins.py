@@ -27,9 +27,12 @@ from unitrain.spec.layers import (
     DepthwiseConv2d,
     Elu,
     Gelu,
+    GroupedNorm,
     GroupNorm,
+    InstanceNorm,
     LayerNorm,
     LayerSpec,
+    PatchEmbedding,
     RmsNorm,
     Selu,
     SeparableConv1d,
@@ -75,7 +78,7 @@ def _result(
         y = y if bias is None else y + bias
     else:
         # Scale and bias are folded in too: what that loses differs from channel to channel.
-        channels = view[2:] if isinstance(layer, GroupNorm) else view[-1:]
+        channels = view[2:] if isinstance(layer, GroupedNorm) else view[-1:]
         factor = inverse if scale is None else inverse * scale.reshape(channels)
         offset = -mean * factor if bias is None else bias.reshape(channels) - mean * factor
         y = _fused(shaped, factor, offset).reshape(x.shape)
@@ -91,7 +94,7 @@ def _result(
         # Which two of the three factors are multiplied first differs by layer.
         root = np.broadcast_to(inverse, view).reshape(x.shape)
         ones = np.ones((), x.dtype)
-        first, second = (dy, root) if isinstance(layer, GroupNorm) else (dy * root, ones)
+        first, second = (dy, root) if isinstance(layer, GroupedNorm) else (dy * root, ones)
         second = second if scale is None else second * scale
         if constant:
             return (first * second,), gradients
@@ -135,21 +138,21 @@ def _batch_norm(layer: BatchNorm, context: Context, parameters: Parameters, x: A
     return result
 
 
-def _one_by_one(layer: LayerNorm | GroupNorm, context: Context, parameters: Parameters, x: Array) -> Result:
+def _one_by_one(layer: LayerNorm | GroupedNorm, context: Context, parameters: Parameters, x: Array) -> Result:
     view, axes = normalised(layer, x.shape)
     return _folded(layer, parameters, x, axes, view)[0]
 
 
-def normalised(layer: BatchNorm | GroupNorm | LayerNorm, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Axes]:
+def normalised(layer: BatchNorm | GroupedNorm | LayerNorm, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Axes]:
     """Return how an input of ``shape`` is to be seen, and over which axes of that view it is normalised."""
     match layer:
         case BatchNorm():
             return shape, tuple(range(len(shape) - 1))
         case LayerNorm():
             return shape, tuple(range(len(shape) - layer.axes, len(shape)))
-        case GroupNorm():
-            positions = prod(shape[1:-1])
-            return (shape[0], positions, layer.groups, shape[-1] // layer.groups), (1, 3)
+        case GroupedNorm():
+            positions, groups = prod(shape[1:-1]), layer.groups_of(shape[-1])
+            return (shape[0], positions, groups, shape[-1] // groups), (1, 3)
 
 
 def _rms_norm(layer: RmsNorm, context: Context, parameters: Parameters, x: Array) -> Result:
@@ -242,6 +245,7 @@ BIASED: tuple[type[LayerSpec], ...] = (
     Dense,
     DepthwiseConv1d,
     DepthwiseConv2d,
+    PatchEmbedding,
     SeparableConv1d,
     SeparableConv2d,
 )
@@ -249,6 +253,7 @@ TWINS: dict[type[LayerSpec], Forward] = {
     BatchNorm: _batch_norm,
     LayerNorm: _one_by_one,
     GroupNorm: _one_by_one,
+    InstanceNorm: _one_by_one,
     RmsNorm: _rms_norm,
     Softmax: _softmax,
     Elu: _elu,

@@ -20,7 +20,7 @@ from unitrain.spec.model import ModelSpec
 from unitrain.weights.initialize import initialize
 
 # One case of each layer, and all of those for which Keras lacks something.
-OURS = ("pool", "padding", "conv", "rms_norm", "upsample", "gelu", "selu", "relu", "hard", "dropout")
+OURS = ("pool", "padding", "conv", "rms_norm", "upsample", "gelu", "selu", "relu", "hard", "dropout", "resize", "scale")
 FIRST = {case.layer.type: case for case in reversed(CASES)}
 CHOSEN = [case for case in CASES if case is FIRST[case.layer.type] or any(word in case.layer.type for word in OURS)]
 

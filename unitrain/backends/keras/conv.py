@@ -37,7 +37,8 @@ def _convolve(
 ) -> KerasTensor:
     """Apply a convolution; ``refused`` when TensorFlow does not take its strides."""
     padding = layer.padding
-    if refused or not isinstance(padding, str):
+    named = padding in ("valid", "same") or (padding == "causal" and kind is keras.layers.Conv1D)
+    if refused or not named:
         amounts = layer.pads(context.node.input_shapes[0])
         if any(map(any, amounts)):
             x = zero_padding(context, x, amounts, part="padding")

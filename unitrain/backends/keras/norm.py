@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from unitrain.backends.keras.registry import Context, KerasTensor, computes_wide, implements, saved
-from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm, RmsNorm
+from unitrain.spec.layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 
 _AFFINE = {"scale": "gamma", "bias": "beta"}
 
@@ -41,14 +41,14 @@ def layer_norm(layer: LayerNorm, context: Context, x: KerasTensor) -> KerasTenso
     )
 
 
-@implements(GroupNorm)
-def group_norm(layer: GroupNorm, context: Context, x: KerasTensor) -> KerasTensor:
+@implements(GroupNorm, InstanceNorm)
+def group_norm(layer: GroupNorm | InstanceNorm, context: Context, x: KerasTensor) -> KerasTensor:
     """Over all positions and each run of channels."""
     return context.apply(
         keras.layers.GroupNormalization,
         x,
         weights=_AFFINE,
-        groups=layer.groups,
+        groups=layer.groups_of(context.node.input_shapes[0][-1]),
         axis=-1,
         epsilon=layer.epsilon,
         scale=layer.use_scale,

@@ -36,10 +36,12 @@ from unitrain.backends.keras.norm import UnscaledRMSNormalization
 from unitrain.backends.keras.pool import WindowPooling
 from unitrain.backends.keras.position import FixedPosition
 from unitrain.backends.keras.registry import KerasLayer, KerasTensor
+from unitrain.backends.keras.resize import Resizing2D
 from unitrain.backends.keras.shape import BilinearUpSampling2D, Pad, Subsample
 from unitrain.backends.keras.tabular import NumberTokens
 from unitrain.backends.keras.vision import ChannelScale
 from unitrain.backends.tables import sinusoidal_waves
+from unitrain.spec.layers.resize import linear_sources, nearest_sources
 
 
 def standalone(model: Any, replaced: Callable[[KerasLayer], KerasLayer] | None = None) -> Any:
@@ -153,6 +155,18 @@ def _bilinear(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
     return x
 
 
+def _resizing(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    for axis, outputs in enumerate(layer.size, start=1):
+        if layer.interpolation == "nearest":
+            x = keras.ops.take(x, np.array(nearest_sources(x.shape[axis], outputs), np.int32), axis=axis)
+            continue
+        below, above, shares = (np.array(part) for part in linear_sources(x.shape[axis], outputs))
+        share = shares.astype(layer.compute_dtype).reshape(-1, *([1] * (3 - axis)))
+        low, high = (keras.ops.take(x, part.astype(np.int32), axis=axis) for part in (below, above))
+        x = low * (1 - share) + high * share
+    return x
+
+
 def _window_pooling(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
     """Pool by joining, for each place in the window, the elements that stand there."""
     sizes = x.shape[1:-1]
@@ -210,6 +224,7 @@ OPERATIONS: dict[Any, Callable[..., KerasTensor]] = {
     AttentionMix: attention_mix,
     WithoutGradient: lambda layer, x: x,
     FixedPosition: _fixed_position,
+    Resizing2D: _resizing,
     WindowPooling: _window_pooling,
 }
 """Layers without weights, and functions of ``Activation`` layers, to the operations that say the same."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import keras
 
+from unitrain.backends.keras.activation import hard_sigmoid
 from unitrain.backends.keras.registry import Context, KerasTensor, computes_wide, implements, saved
-from unitrain.spec.layers import ClassToken, LayerScale
+from unitrain.spec.layers import ClassToken, LayerScale, PatchEmbedding, SqueezeExcite
 
 
 @implements(LayerScale)
@@ -27,6 +29,45 @@ def class_token(layer: ClassToken, context: Context, x: KerasTensor) -> KerasTen
     return context.apply(keras.layers.Concatenate, [token, x], axis=1)
 
 
+@implements(PatchEmbedding)
+def patch_embedding(layer: PatchEmbedding, context: Context, x: KerasTensor) -> KerasTensor:
+    """Keras' convolution, its positions flattened."""
+    patches = context.apply(
+        keras.layers.Conv2D,
+        x,
+        part="patches",
+        weights={"kernel": "kernel", "bias": "bias"},
+        filters=layer.width,
+        kernel_size=layer.patch,
+        strides=layer.patch,
+        padding="valid",
+        data_format="channels_last",
+        use_bias=layer.use_bias,
+    )
+    return context.apply(keras.layers.Reshape, patches, target_shape=context.node.output_shape)
+
+
+@implements(SqueezeExcite)
+def squeeze_excite(layer: SqueezeExcite, context: Context, x: KerasTensor) -> KerasTensor:
+    """Keras' own layers, one after the other."""
+    *spatial, channels = context.node.input_shapes[0]
+    rows = context.apply(keras.layers.Reshape, x, part="positions", target_shape=(prod(spatial), channels))
+    mean = context.apply(keras.layers.GlobalAveragePooling1D, rows, part="mean", wide=True)
+    gate = hard_sigmoid if layer.gate == "hard_sigmoid" else layer.gate
+    hidden = _dense(context, mean, "reduce", layer.reduced)
+    hidden = context.apply(keras.layers.Activation, hidden, part="inner", activation=layer.inner)
+    gates = _dense(context, hidden, "expand", channels)
+    gates = context.apply(keras.layers.Activation, gates, part="gate", activation=gate)
+    shape = (*(1,) * len(spatial), channels)
+    gates = context.apply(keras.layers.Reshape, gates, part="gates", target_shape=shape)
+    return context.apply(keras.layers.Multiply, [x, gates], wide=True)
+
+
+def _dense(context: Context, x: KerasTensor, part: str, units: int) -> KerasTensor:
+    weights = {f"{part}_kernel": "kernel", f"{part}_bias": "bias"}
+    return context.apply(keras.layers.Dense, x, part=part, weights=weights, units=units, use_bias=True)
+
+
 @saved
 class ChannelScale(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Multiplies each channel by a learned factor."""
@@ -40,4 +81,5 @@ class ChannelScale(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         return x * self.scale
 
 
-computes_wide(ChannelScale)
+# TensorFlow would add up means, and gradients of factors, in 16 bits.
+computes_wide(ChannelScale, keras.layers.GlobalAveragePooling1D, keras.layers.Multiply)

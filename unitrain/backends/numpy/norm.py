@@ -20,7 +20,7 @@ from unitrain.backends.numpy.registry import (
     Result,
     implements,
 )
-from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
+from unitrain.spec.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 
 
 def _affine(xhat: Array, parameters: Parameters) -> Array:
@@ -91,10 +91,11 @@ def layer_norm(layer: LayerNorm, context: Context, parameters: Parameters, x: Ar
     return _affine(xhat, parameters), backward
 
 
-@implements(GroupNorm)
-def group_norm(layer: GroupNorm, context: Context, parameters: Parameters, x: Array) -> Result:
+@implements(GroupNorm, InstanceNorm)
+def group_norm(layer: GroupNorm | InstanceNorm, context: Context, parameters: Parameters, x: Array) -> Result:
     """Over all positions and a run of channels, seen as ``[batch, positions, groups, channels a group]``."""
-    grouped = (len(x), -1, layer.groups, x.shape[-1] // layer.groups)
+    groups = layer.groups_of(x.shape[-1])
+    grouped = (len(x), -1, groups, x.shape[-1] // groups)
     axes = (1, 3)
     xhat_grouped, inverse = _standardise(x.reshape(grouped), axes, layer.epsilon)
     xhat = xhat_grouped.reshape(x.shape)

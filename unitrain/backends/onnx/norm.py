@@ -12,7 +12,7 @@ import numpy as np
 
 from unitrain.backends.onnx.emitter import Array, LayerEmitter, Value
 from unitrain.backends.onnx.registry import implements
-from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
+from unitrain.spec.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 
 
 @implements(BatchNorm)
@@ -45,15 +45,16 @@ def layer_norm(layer: LayerNorm, b: LayerEmitter, x: Value) -> Value:
     return b.value(b.op("LayerNormalization", *inputs, axis=-layer.axes, epsilon=layer.epsilon))
 
 
-@implements(GroupNorm)
-def group_norm(layer: GroupNorm, b: LayerEmitter, x: Value) -> Value:
+@implements(GroupNorm, InstanceNorm)
+def group_norm(layer: GroupNorm | InstanceNorm, b: LayerEmitter, x: Value) -> Value:
     """Over all positions and a run of channels, by the formula at every opset.
 
     ONNX's operator is a function whose variance is mean(x^2) - mean(x)^2: where a group's mean is large beside its
     spread that loses what is left of the digits.
     """
     channels = x.shape[-1]
-    grouped = b.reshaped(b.first(x), [layer.groups, prod(x.shape) // layer.groups])
+    groups = layer.groups_of(channels)
+    grouped = b.reshaped(b.first(x), [groups, prod(x.shape) // groups])
     xhat = b.reshaped(_standardised(b, grouped, [2], layer.epsilon), [channels, *x.shape[:-1]])
     return b.value(_affine(b, xhat, by_channel_of_rank=x.rank), "channels_first")
 

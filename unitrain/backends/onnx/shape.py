@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from unitrain.backends.onnx.emitter import Array, LayerEmitter, Value
+from unitrain.backends.onnx.emitter import LayerEmitter, Value
 from unitrain.backends.onnx.registry import implements
+from unitrain.backends.onnx.resize import by_matrices
 from unitrain.backends.onnx.window import combined, gathered, unflattened
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 
@@ -53,7 +54,8 @@ def upsample(layer: Upsample1d | Upsample2d, b: LayerEmitter, x: Value) -> Value
         return x
     bilinear = isinstance(layer, Upsample2d) and layer.interpolation == "bilinear"
     if bilinear and (b.double or any(factor & (factor - 1) for factor in layer.factor)):
-        return _by_matrices(layer, b, x)
+        height, width, _ = b.node.output_shape
+        return by_matrices(b, x, (height, width))
     if b.double:
         along = [np.arange(size * times)[:, None] // times for size, times in zip(x.shape, layer.factor, strict=False)]
         return unflattened(b, gathered(b, x, combined(x.shape[:-1], along)))
@@ -64,29 +66,3 @@ def upsample(layer: Upsample1d | Upsample2d, b: LayerEmitter, x: Value) -> Value
     )
     scales = b.graph.constant(np.array([1, 1, *layer.factor], dtype=np.float32))
     return b.value(b.op("Resize", b.first(x), "", scales, **how), "channels_first")
-
-
-def _by_matrices(layer: Upsample1d | Upsample2d, b: LayerEmitter, x: Value) -> Value:
-    """``H x W^T`` for each channel: each axis is interpolated by a matrix."""
-    tensor = b.first(x)
-    (height, down), (width, along) = zip(x.shape, layer.factor, strict=False)
-    if along > 1:
-        tensor = b.op("MatMul", tensor, b.floats(_interpolation(width, along).T))
-    if down > 1:
-        tensor = b.op("MatMul", b.floats(_interpolation(height, down)), tensor)
-    return b.value(tensor, "channels_first")
-
-
-def _interpolation(size: int, factor: int) -> Array:
-    """Return ``[size * factor, size]``: the shares of an axis' elements in those of the enlarged one.
-
-    Output i lies at (i + 1/2) / factor - 1/2 = (2 i + 1 - factor) / (2 factor), between two elements; beyond an end
-    stands the end element.
-    """
-    below, rest = np.divmod(2 * np.arange(size * factor) + 1 - factor, 2 * factor)
-    share = rest / (2 * factor)
-    matrix = np.zeros((size * factor, size))
-    rows = np.arange(size * factor)
-    np.add.at(matrix, (rows, np.clip(below, 0, size - 1)), 1 - share)
-    np.add.at(matrix, (rows, np.clip(below + 1, 0, size - 1)), share)
-    return matrix

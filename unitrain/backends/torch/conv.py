@@ -25,7 +25,7 @@ from unitrain.spec.layers.conv import (
 from unitrain.spec.layers.window import transposed_crop
 
 # (length, in, out) -> (out, in, length); (height, width, in, out) -> (out, in, height, width).
-_KERNEL = {1: Layout((2, 1, 0)), 2: Layout((3, 2, 0, 1))}
+KERNEL = {1: Layout((2, 1, 0)), 2: Layout((3, 2, 0, 1))}
 # (height, width, channel, multiplier) -> (channel * multiplier, 1, height, width).
 _DEPTHWISE = {1: Layout((1, 2, 0), merged=True), 2: Layout((2, 3, 0, 1), merged=True)}
 # (height, width, in, out) -> (in, out, height, width).
@@ -104,7 +104,7 @@ def convolution(layer: Conv1d | Conv2d, node: Node, settings: Settings) -> Made:
     """torch's convolution, with ``same`` padding made explicit."""
     channels = node.input_shapes[0][-1]
     module = _conv(layer, channels, layer.filters, layer.groups, layer.use_bias)
-    return Made(module, weight_and_bias(_KERNEL[layer.axes], layer.use_bias))
+    return Made(module, weight_and_bias(KERNEL[layer.axes], layer.use_bias))
 
 
 def _depthwise(

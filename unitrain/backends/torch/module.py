@@ -23,6 +23,7 @@ from unitrain.backends.torch import (  # noqa: F401
     norm,
     pool,
     position,
+    resize,
     shape,
     tabular,
     vision,

@@ -12,7 +12,7 @@ from unitrain.backends.torch.registry import Made, Slot, implements
 from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.window import channels_first, channels_last
 from unitrain.graph.graph import Node
-from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
+from unitrain.spec.layers.norm import BatchNorm, GroupedNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 
 
 class ChannelsLastBatchNorm(_BatchNorm):
@@ -139,7 +139,7 @@ class WideRmsNorm(torch.nn.RMSNorm):
         return functional.rms_norm(widened(x), self.normalized_shape, scale, self.eps).to(x.dtype)
 
 
-def _norm(module: torch.nn.Module, layer: BatchNorm | LayerNorm | GroupNorm | RmsNorm) -> dict[str, Slot]:
+def _norm(module: torch.nn.Module, layer: BatchNorm | LayerNorm | GroupedNorm | RmsNorm) -> dict[str, Slot]:
     """Take away ``weight`` or ``bias`` where the spec has none, and return where the others are."""
     slots = {}
     for local, attribute, used in (("scale", "weight", layer.use_scale), ("bias", "bias", layer.use_bias)):
@@ -161,10 +161,11 @@ def batch_norm(layer: BatchNorm, node: Node, settings: Settings) -> Made:
     return Made(module, {**_norm(module, layer), **statistics})
 
 
-@implements(GroupNorm)
-def group_norm(layer: GroupNorm, node: Node, settings: Settings) -> Made:
+@implements(GroupNorm, InstanceNorm)
+def group_norm(layer: GroupNorm | InstanceNorm, node: Node, settings: Settings) -> Made:
     """torch's group norm over a channel-first view."""
-    module = ChannelsLastGroupNorm(layer.groups, node.input_shapes[0][-1], layer.epsilon)
+    channels = node.input_shapes[0][-1]
+    module = ChannelsLastGroupNorm(layer.groups_of(channels), channels, layer.epsilon)
     return Made(module, _norm(module, layer))
 
 

@@ -37,7 +37,7 @@ from unitrain.spec.layers.dense import Dense
 from unitrain.spec.layers.dropout import Dropout, DroppingLayer, StochasticDepth
 from unitrain.spec.layers.embedding import Embedding
 from unitrain.spec.layers.merge import Add, Concatenate, Multiply
-from unitrain.spec.layers.norm import BatchNorm, GroupNorm, LayerNorm, RmsNorm
+from unitrain.spec.layers.norm import BatchNorm, GroupedNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 from unitrain.spec.layers.pool import (
     AveragePool1d,
     AveragePool2d,
@@ -47,9 +47,10 @@ from unitrain.spec.layers.pool import (
     MaxPool2d,
 )
 from unitrain.spec.layers.position import PositionEmbedding, SinusoidalPosition
+from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 from unitrain.spec.layers.tabular import FeatureTokens
-from unitrain.spec.layers.vision import ClassToken, LayerScale
+from unitrain.spec.layers.vision import ClassToken, LayerScale, PatchEmbedding, SqueezeExcite
 
 LAYERS: tuple[type[LayerSpec], ...] = (
     Dense,
@@ -70,11 +71,14 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     BatchNorm,
     LayerNorm,
     GroupNorm,
+    InstanceNorm,
     RmsNorm,
     Dropout,
     StochasticDepth,
-    LayerScale,
+    PatchEmbedding,
     ClassToken,
+    LayerScale,
+    SqueezeExcite,
     Embedding,
     FeatureTokens,
     Attention,
@@ -100,6 +104,9 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     Padding,
     Upsample1d,
     Upsample2d,
+    Resize,
+    PixelShuffle,
+    PixelUnshuffle,
     Add,
     Multiply,
     Concatenate,
@@ -134,8 +141,10 @@ __all__ = [
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",
+    "GroupedNorm",
     "HardSigmoid",
     "HardSwish",
+    "InstanceNorm",
     "LayerNorm",
     "LayerScale",
     "LayerSpec",
@@ -145,12 +154,16 @@ __all__ = [
     "Multiply",
     "Padding",
     "Parameter",
+    "PatchEmbedding",
     "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "PositionEmbedding",
     "Prelu",
     "Relu",
     "Relu6",
     "Reshape",
+    "Resize",
     "RmsNorm",
     "Selu",
     "SeparableConv1d",
@@ -162,6 +175,7 @@ __all__ = [
     "SinusoidalPosition",
     "Softmax",
     "Softplus",
+    "SqueezeExcite",
     "StochasticDepth",
     "Tanh",
     "Upsample1d",

@@ -27,6 +27,7 @@ from unitrain.spec.layers.base import (
 from unitrain.spec.layers.window import (
     PadAmounts,
     PaddingName,
+    SequencePaddingName,
     transposed_outputs,
     window_outputs,
     window_padding,
@@ -59,6 +60,13 @@ Padding1d = Annotated[
         json_schema_input_type=PaddingName | NonNegativeInt | SidePads | tuple[NonNegativeInt | SidePads],
     ),
 ]
+SequencePadding = Annotated[
+    SequencePaddingName | tuple[SidePads],
+    BeforeValidator(
+        lambda value: _amounts(value, 1),
+        json_schema_input_type=SequencePaddingName | NonNegativeInt | SidePads | tuple[NonNegativeInt | SidePads],
+    ),
+]
 Padding2d = Annotated[
     PaddingName | tuple[SidePads, SidePads],
     BeforeValidator(
@@ -78,7 +86,7 @@ class WindowedLayer(LayerSpec):
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]
     dilation: tuple[int, ...]
-    padding: PaddingName | PadAmounts
+    padding: SequencePaddingName | PadAmounts
 
     @property
     def axes(self) -> int:
@@ -141,13 +149,17 @@ class _Conv(_Convolution):
 
 
 class Conv1d(_Conv):
-    """Convolution over ``[batch, length, channel]``."""
+    """Convolution over ``[batch, length, channel]``.
+
+    With ``causal`` padding step t reads steps t and before, (kernel - 1) * dilation of them (van den Oord et al. 2016,
+    WaveNet, section 2.1).
+    """
 
     type: Literal["conv1d"] = "conv1d"
     kernel_size: Single
     strides: Single = (1,)
     dilation: Single = (1,)
-    padding: Padding1d = "valid"
+    padding: SequencePadding = "valid"
 
 
 class Conv2d(_Conv):
@@ -195,7 +207,7 @@ class DepthwiseConv1d(_DepthwiseConv):
     kernel_size: Single
     strides: Single = (1,)
     dilation: Single = (1,)
-    padding: Padding1d = "valid"
+    padding: SequencePadding = "valid"
 
 
 class DepthwiseConv2d(_DepthwiseConv):
@@ -249,7 +261,7 @@ class SeparableConv1d(_SeparableConv):
     kernel_size: Single
     strides: Single = (1,)
     dilation: Single = (1,)
-    padding: Padding1d = "valid"
+    padding: SequencePadding = "valid"
 
 
 class SeparableConv2d(_SeparableConv):

@@ -94,18 +94,47 @@ class LayerNorm(_Norm):
         }
 
 
-class GroupNorm(_Norm):
+class GroupedNorm(_Norm):
+    """A norm of each sample over all positions and runs of channels."""
+
+    def groups_of(self, channels: int) -> int:
+        """Return how many runs there are."""
+        raise NotImplementedError
+
+
+class GroupNorm(GroupedNorm):
     """Normalise each sample over all positions and each of ``groups`` runs of channels (Wu & He 2018)."""
 
     type: Literal["group_norm"] = "group_norm"
     groups: PositiveInt = 32
     epsilon: PositiveFloat = 1e-5
 
+    def groups_of(self, channels: int) -> int:
+        """``groups``."""
+        return self.groups
+
     def output_shape(self, *inputs: Shape) -> Shape:
         """Return the input shape."""
         if inputs[0] and inputs[0][-1] % self.groups:
             raise ShapeError(f"groups {self.groups} do not divide the channels of {show_shape(inputs[0])}")
         return super().output_shape(*inputs)
+
+
+class InstanceNorm(GroupedNorm):
+    """Normalise each channel of each sample over all positions (Ulyanov et al. 2016)."""
+
+    type: Literal["instance_norm"] = "instance_norm"
+    epsilon: PositiveFloat = 1e-5
+
+    def groups_of(self, channels: int) -> int:
+        """One a channel."""
+        return channels
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Return the input shape."""
+        if len(inputs[0]) < 2:
+            raise ShapeError(f"needs spatial axes before the channel, and got {show_shape(inputs[0])}")
+        return inputs[0]
 
 
 class RmsNorm(_Norm):

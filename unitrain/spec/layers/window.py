@@ -7,6 +7,8 @@ from typing import Literal
 from unitrain.spec.layers.base import ShapeError
 
 PaddingName = Literal["valid", "same"]
+# Of sequences: all padding before, so that no window reads what comes later.
+SequencePaddingName = Literal["valid", "same", "causal"]
 # "valid", "same", or explicit amounts: one for all sides, or [[top, bottom], [left, right]].
 PadAmounts = tuple[tuple[int, int], ...]
 
@@ -19,7 +21,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 
 def window_padding(
-    padding: PaddingName | PadAmounts,
+    padding: SequencePaddingName | PadAmounts,
     sizes: tuple[int, ...],
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
@@ -30,6 +32,8 @@ def window_padding(
         return tuple((0, 0) for _ in sizes)
     if padding == "same":
         return tuple(map(same_padding, sizes, kernel, strides, dilation))
+    if padding == "causal":
+        return tuple(((window - 1) * spread, 0) for window, spread in zip(kernel, dilation, strict=True))
     return padding
 
 

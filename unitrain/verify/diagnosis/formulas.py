@@ -183,15 +183,23 @@ def ties(layer: Any, context: Context, parameters: Parameters, x: Array, *, shar
 
 
 def align_corners(layer: Any, context: Context, parameters: Parameters, x: Array) -> Result:
-    """Bilinear enlargement whose corner pixels stay in the corners."""
-    matrices = [
-        _corner_weights(size, size * times, x.dtype) for size, times in zip(x.shape[1:3], layer.factor, strict=True)
-    ]
-    y = np.einsum("oh,bhwc,pw->bopc", matrices[0], x, matrices[1])
-    return y, lambda dy: ((np.einsum("oh,bopc,pw->bhwc", matrices[0], dy, matrices[1]),), {})
+    """Bilinear resizing whose corner pixels stay in the corners."""
+    return _by_matrices(context, x, _corner_weights)
 
 
-def _corner_weights(size: int, outputs: int, dtype: Any) -> Array:
+def asymmetric(layer: Any, context: Context, parameters: Parameters, x: Array) -> Result:
+    """Nearest resizing whose pixel i is the old pixel floor(i * in / out)."""
+    return _by_matrices(context, x, lambda size, outputs: np.eye(size)[np.arange(outputs) * size // outputs])
+
+
+def _by_matrices(context: Context, x: Array, weights: Callable[[int, int], Array]) -> Result:
+    sides = zip(x.shape[1:3], context.node.output_shape, strict=False)
+    down, across = (weights(size, outputs).astype(x.dtype) for size, outputs in sides)
+    y = np.einsum("oh,bhwc,pw->bopc", down, x, across)
+    return y, lambda dy: ((np.einsum("oh,bopc,pw->bhwc", down, dy, across),), {})
+
+
+def _corner_weights(size: int, outputs: int) -> Array:
     """Return ``[outputs, size]``: how much of each input goes into each output."""
     places = np.linspace(0.0, size - 1.0, outputs) if outputs > 1 else np.zeros(1)
     low = np.clip(np.floor(places).astype(int), 0, max(size - 2, 0))
@@ -199,7 +207,7 @@ def _corner_weights(size: int, outputs: int, dtype: Any) -> Array:
     weights = np.zeros((outputs, size))
     weights[np.arange(outputs), low] += 1 - share
     weights[np.arange(outputs), np.minimum(low + 1, size - 1)] += share
-    return weights.astype(dtype)
+    return weights
 
 
 def cut(

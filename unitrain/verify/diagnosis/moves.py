@@ -48,6 +48,28 @@ def enlargements(evidence: Evidence) -> Variants:
     if getattr(evidence.layer, "interpolation", "") == "bilinear":
         text = "matches with corners aligned (align_corners); the spec has half-pixel centres"
         yield Variant(text, formulas.align_corners)
+    elif evidence.layer.type == "resize":
+        text = "takes pixel floor(i * in / out) (asymmetric); the spec has half-pixel centres"
+        yield Variant(text, formulas.asymmetric)
+
+
+def shuffles(evidence: Evidence) -> Variants:
+    """Another order of the channels that are arranged."""
+    layer: Any = evidence.layer
+    factor = layer.factor
+
+    def turned(x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], factor**2, -1).swapaxes(-1, -2).reshape(x.shape)
+
+    def back(x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], -1, factor**2).swapaxes(-1, -2).reshape(x.shape)
+
+    def unshuffled(layer: Any, context: Any, parameters: Any, x: Array) -> Any:
+        y, backward = IMPLEMENTATIONS[type(layer)](layer, context, parameters, x)
+        return back(y), lambda dy: backward(turned(dy))
+
+    forward = formulas.rearranged(turned, back) if layer.type == "pixel_shuffle" else unshuffled
+    yield Variant("has the channel last among channel, row and column (TensorFlow); the spec has it first", forward)
 
 
 def merges(evidence: Evidence) -> Variants:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS
+from unitrain.spec.layers import GroupedNorm
 from unitrain.verify.diagnosis import formulas
 from unitrain.verify.diagnosis.evidence import Array, Evidence, Variant, Variants, with_fields
 from unitrain.verify.diagnosis.fields import show
@@ -65,9 +66,10 @@ def sample_norms(evidence: Evidence) -> Variants:
     rank = len(shape) + 1
     view: Callable[[Array], tuple[int, ...]] | None = None
     centred = layer.type != "rms_norm"
-    if layer.type == "group_norm":
+    if isinstance(layer, GroupedNorm):
+        groups = layer.groups_of(shape[-1])
         axes: tuple[int, ...] = (1, 3)
-        view = lambda x: (len(x), -1, layer.groups, x.shape[-1] // layer.groups)  # noqa: E731  # one of two shapes
+        view = lambda x: (len(x), -1, groups, x.shape[-1] // groups)  # noqa: E731  # one of two shapes
     else:
         count = layer.axes if layer.type == "layer_norm" else 1
         axes = tuple(range(rank - count, rank))

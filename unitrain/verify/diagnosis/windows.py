@@ -36,8 +36,9 @@ def windows(evidence: Evidence) -> Variants:
     halves = tuple(
         ((size - 1) * spread // 2,) * 2 for size, spread in zip(layer.kernel_size, layer.dilation, strict=True)
     )
+    side = "the padding behind" if layer.padding == "causal" else "the odd padded element at the start"
     named = [
-        (f"matches with the odd padded element at the start, padding {show(flipped)}; {described}", flipped),
+        (f"matches with {side}, padding {show(flipped)}; {described}", flipped),
         (f"matches with padding {show(halves)}, half the kernel on each side; {described}", halves),
     ]
     totals = [sum(pad) for pad in pads]

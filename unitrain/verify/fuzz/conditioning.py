@@ -13,7 +13,7 @@ from __future__ import annotations
 from math import prod
 
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers import BatchNorm, GroupNorm, LayerNorm, Multiply, RmsNorm
+from unitrain.spec.layers import BatchNorm, GroupedNorm, LayerNorm, Multiply, RmsNorm
 
 DEGREE, FEWEST = 6, 3
 
@@ -40,8 +40,8 @@ def _normalised(node: Node, batch: int) -> int:
             return batch * prod(shape[:-1])
         case LayerNorm(axes=axes):
             return prod(shape[-axes:])
-        case GroupNorm(groups=groups):
-            return prod(shape) // groups
+        case GroupedNorm() as norm:
+            return prod(shape) // norm.groups_of(shape[-1])
         case RmsNorm():
             return shape[-1]
         case _:

@@ -110,6 +110,20 @@ def _amounts(zero: bool) -> Draw:
     return draw
 
 
+def _patch(equal: bool) -> Draw:
+    def draw(generator: Generator, shapes: Shapes) -> list[int]:
+        height, width = (*shapes[0], 1, 1)[:2]
+        sides = [
+            (high, wide)
+            for high in range(1, min(height, 4) + 1)
+            for wide in range(1, min(width, 4) + 1)
+            if not height % high and not width % wide and (high == wide) == equal
+        ]
+        return list(pick(generator, sides or [(1, 1)]))
+
+    return draw
+
+
 def _in_order(value: Any) -> bool:
     return list(value) == sorted(value)
 
@@ -142,6 +156,10 @@ SHAPED: Mapping[str, tuple[Option, ...]] = {
     "reshape.shape": (
         Option("open", _reshaped(True), lambda value: -1 in value),
         Option("closed", _reshaped(False), lambda value: -1 not in value),
+    ),
+    "patch_embedding.patch": (
+        Option("equal", _patch(True), lambda value: value[0] == value[1]),
+        Option("different", _patch(False), lambda value: value[0] != value[1]),
     ),
     "permute.axes": (
         Option("in order", lambda g, shapes: list(range(len(shapes[0]))), _in_order),
