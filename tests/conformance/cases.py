@@ -199,6 +199,7 @@ OPTIONS: dict[str, list[Option]] = {
     ],
     "position_embedding": [({}, [SEQ]), ({"max_length": 9}, [SEQ])],
     "sinusoidal_position": [({}, [SEQ]), ({"layout": "half", "base": 100.0}, [(7, 6)])],
+    "tied_projection": [({"units": 3}, [ROW]), ({"units": 5, "use_bias": True}, [SEQ]), ({"units": 2}, [CUBE])],
     "feature_tokens": [({"width": 3}, [ROW]), ({"width": 2, "use_bias": False}, [(6,)])],
     "stochastic_depth": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [SEQ]), ({"rate": 0.7}, [()])],
     "layer_scale": [({}, [ROW]), ({"value": 0.5}, [SEQ]), ({}, [IMG]), ({}, [CUBE])],

@@ -51,8 +51,8 @@ class Node:
 
     @property
     def owner(self) -> str:
-        """Name of the node that owns the weights: its own, unless the layer is shared."""
-        first = next(iter(self.parameters.values()), None)
+        """Name of the node that owns the weights: its own, unless the layer is shared; tied ones do not count."""
+        first = next((name for local, name in self.parameters.items() if local not in self.layer.ties), None)
         return self.name if first is None else first.rpartition(".")[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -233,7 +234,7 @@ class _Resolver:
     ) -> _Value:
         if isinstance(layer, BlockCall):
             return self._block(scope, full, owner, layer, inputs, path)
-        value = self._node(full, owner, layer, inputs, path)
+        value = self._node(full, owner, layer, inputs, path, self._tied(scope, layer, path))
         activation = getattr(layer, "activation", None)
         if activation is None:
             return _Value(value)
@@ -295,7 +296,35 @@ class _Resolver:
                 raise InputError(f"block '{call.block}' needs the argument '{name}'", field=(*path, "arguments"))
         return arguments
 
-    def _node(self, full: str, owner: str, layer: LayerSpec, inputs: list[str], path: FieldPath) -> str:
+    def _tied(self, scope: _Scope, layer: LayerSpec, path: FieldPath) -> dict[str, str]:
+        """Return the owners of those of a layer's parameters that are another layer's, by local name."""
+        tied = {}
+        for local, field_name in layer.ties.items():
+            name = getattr(layer, field_name)
+            if name is None:
+                continue
+            if name not in scope.names:
+                raise unknown_name("layer", name, scope.names, (*path, field_name))
+            # It comes first, so that it is the one that owns the parameter.
+            self._compute(scope, name)
+            if f"{_join(scope.owner, name)}.{local}" not in self.parameters:
+                raise InputError(
+                    f"layer '{name}' has no {local}",
+                    field=(*path, field_name),
+                    found=scope.resolved[scope.names[name]].type,
+                )
+            tied[local] = _join(scope.owner, name)
+        return tied
+
+    def _node(
+        self,
+        full: str,
+        owner: str,
+        layer: LayerSpec,
+        inputs: list[str],
+        path: FieldPath,
+        tied: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
         if full in self.nodes or full in self.inputs:
             raise InputError(f"the name '{full}' is taken", field=path, found=full)
         if len(self.nodes) >= MAXIMUM_NODES:
@@ -323,13 +352,12 @@ class _Resolver:
                     found=f"shape {list(shape)}",
                     allowed=f"{MAXIMUM_ELEMENTS:,} elements",
                 )
-        canonical = {local: f"{owner}.{local}" for local in table}
+        canonical = {local: f"{tied.get(local, owner)}.{local}" for local in table}
         for local, parameter in table.items():
             known = self.parameters.setdefault(canonical[local], parameter)
             if known.shape != parameter.shape:
                 raise InputError(
-                    f"'{full}' shares {canonical[local]} {list(known.shape)}, but its input needs "
-                    f"{list(parameter.shape)}",
+                    f"'{full}' shares {canonical[local]} {list(known.shape)}, but needs {list(parameter.shape)}",
                     field=path,
                 )
         self.nodes[full] = Node(full, layer, tuple(inputs), shapes, output, dtype, canonical)

@@ -93,6 +93,7 @@ class Context:
         weights: Mapping[str, str] | None = None,
         swapped: str | None = None,
         wide: bool = False,
+        owner: str | None = None,
         **options: Any,
     ) -> KerasTensor:
         """Apply a Keras layer, in the working precision and under the node's name.
@@ -113,6 +114,8 @@ class Context:
         wide
             In 16 bits take the kind's sibling in `WIDE`: where TensorFlow would add up many numbers in 16 bits, and
             where mixed precision is to compute in float32.
+        owner
+            Node after which a layer with weights is named, if not the one that owns this node's: of tied weights.
         options
             The layer's arguments.
         """
@@ -125,7 +128,7 @@ class Context:
             return self.apply(Bias, product, part=f"{part}.bias".lstrip("."), weights=bias)
         precision = self.settings.precision
         wide = wide and precision in HALF
-        name = self.node.owner if weights else self.node.name
+        name = (owner or self.node.owner) if weights else self.node.name
         name = f"{name}.{part}" if part else name
         if name not in self.parts.layers:
             self.parts.layers[name] = (WIDE[kind] if wide else kind)(name=name, dtype=precision, **options)

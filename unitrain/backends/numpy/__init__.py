@@ -16,6 +16,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     norm,
     pool,
     position,
+    projection,
     resize,
     shape,
     tabular,

@@ -23,6 +23,7 @@ from unitrain.backends.onnx import (  # noqa: F401
     norm,
     pool,
     position,
+    projection,
     resize,
     shape,
     tabular,

@@ -23,6 +23,7 @@ from unitrain.backends.torch import (  # noqa: F401
     norm,
     pool,
     position,
+    projection,
     resize,
     shape,
     tabular,
@@ -77,7 +78,8 @@ class GraphModule(torch.nn.Module):
     def _add(self, node: Node, settings: Settings) -> str:
         """Make the node's module under its name, unless the layer is shared and there already."""
         path = self._path(node.owner)
-        if node.parameters and all(name in self._places for name in node.parameters.values()):
+        own = [name for local, name in node.parameters.items() if local not in node.layer.ties]
+        if own and all(name in self._places for name in own):
             return path
         made = IMPLEMENTATIONS[type(node.layer)](node.layer, node, settings)
         parent: torch.nn.Module = self
@@ -89,7 +91,11 @@ class GraphModule(torch.nn.Module):
             parent = parent.get_submodule(scope)
         parent.add_module(last, made.module)
         for local, canonical in node.parameters.items():
-            self._places[canonical] = (path, made.slots[local])
+            if canonical in self._places:
+                # Tied to a parameter that is there: one tensor, known to both modules.
+                made.slots[local].put(made.module, self.tensor(canonical))
+            else:
+                self._places[canonical] = (path, made.slots[local])
         return path
 
     def _path(self, name: str) -> str:

@@ -68,6 +68,11 @@ class Slot:
         tensor: torch.Tensor = owner
         return tensor
 
+    def put(self, module: torch.nn.Module, tensor: torch.Tensor) -> None:
+        """Let the module hold another tensor in this place."""
+        *owners, last = self.attribute.split(".")
+        setattr(module.get_submodule(".".join(owners)), last, tensor)
+
 
 @dataclass(frozen=True)
 class Made:

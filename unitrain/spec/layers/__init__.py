@@ -47,6 +47,7 @@ from unitrain.spec.layers.pool import (
     MaxPool2d,
 )
 from unitrain.spec.layers.position import PositionEmbedding, SinusoidalPosition
+from unitrain.spec.layers.projection import TiedProjection
 from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 from unitrain.spec.layers.tabular import FeatureTokens
@@ -81,6 +82,7 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     SqueezeExcite,
     Embedding,
     FeatureTokens,
+    TiedProjection,
     Attention,
     PositionEmbedding,
     SinusoidalPosition,
@@ -178,6 +180,7 @@ __all__ = [
     "SqueezeExcite",
     "StochasticDepth",
     "Tanh",
+    "TiedProjection",
     "Upsample1d",
     "Upsample2d",
     "show_shape",

@@ -127,6 +127,8 @@ class LayerSpec(Spec):
     # Fields that name further inputs, such as a mask, and the kind of each. Those that are set follow `inputs`, in
     # this order, among the inputs of the layer's node.
     side_inputs: ClassVar[Mapping[str, ValueType]] = {}
+    # Parameters that may be another layer's of the same local name, and the field that names that layer.
+    ties: ClassVar[Mapping[str, str]] = {}
 
     type: str
     name: Name | None = None
