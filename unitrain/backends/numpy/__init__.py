@@ -7,7 +7,9 @@ from unitrain.backends.contract import Arrays, Backend, Candidate, Settings, Tra
 # Importing a family fills its cells of the registry.
 from unitrain.backends.numpy import (  # noqa: F401  (imported for what they register)
     activation,
+    arithmetic,
     attention,
+    axis,
     conv,
     dense,
     dropout,

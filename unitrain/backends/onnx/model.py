@@ -14,7 +14,9 @@ from unitrain.backends.contract import Arrays, Precision
 # Imported for what they register: each fills its row of the table.
 from unitrain.backends.onnx import (  # noqa: F401
     activation,
+    arithmetic,
     attention,
+    axis,
     conv,
     dense,
     dropout,
