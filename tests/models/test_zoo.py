@@ -25,6 +25,10 @@ COUNTS = {
     "mobilenet_v2": 3_504_872,  # torchvision, MobileNet_V2_Weights
     "densenet121": 7_978_856,  # torchvision, DenseNet121_Weights
     "mlp_mixer": 18_528_264,  # timm, mixer_s16_224
+    "vit_tiny": 5_717_416,  # timm, vit_tiny_patch16_224
+    "efficientnet_b0": 5_288_548,  # torchvision, EfficientNet_B0_Weights
+    "mobilenet_v3_small": 2_542_856,  # torchvision, MobileNet_V3_Small_Weights
+    "convnext_tiny": 28_589_128,  # torchvision, ConvNeXt_Tiny_Weights
     "lenet5": 61_706,  # LeCun et al. 1998 in the fully connected form: 156 + 2,416 + 48,120 + 10,164 + 850
 }
 
@@ -41,6 +45,11 @@ def test_every_model_is_verified_somewhere():
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_as_many_as_published(name):
     assert resolve(load(name)).parameter_count(True) == COUNTS[name]
+
+
+def test_gpt_has_the_parameters_of_gpt2_small():
+    arguments = {"vocabulary": 50257, "length": 1024, "width": 768, "heads": 12, "depth": 12}
+    assert resolve(load("gpt_mini"), arguments).parameter_count(True) == 124_439_808
 
 
 @pytest.mark.parametrize("name", [name for part in SIZES.values() for name in part])
