@@ -22,7 +22,7 @@ from unitrain.backends.keras.activation import (
     hard_swish,
     selu,
 )
-from unitrain.backends.keras.conv import GroupedConv1D, GroupedConv2D
+from unitrain.backends.keras.conv import GroupedConv1D, GroupedConv2D, GroupedConv3D
 from unitrain.backends.keras.dropout import CounterDropout
 from unitrain.backends.keras.norm import UnscaledRMSNormalization
 from unitrain.backends.keras.pool import WindowPooling
@@ -178,6 +178,7 @@ LAYERS: dict[type, Callable[[KerasLayer], KerasLayer]] = {
     CounterDropout: _dropout,
     GroupedConv1D: _as(keras.layers.Conv1D),
     GroupedConv2D: _as(keras.layers.Conv2D),
+    GroupedConv3D: _as(keras.layers.Conv3D),
     PReLU: _as(keras.layers.PReLU),
 }
 """Layers of ours to what makes Keras' own of the same weights. In training these differ: see the layers."""

@@ -88,18 +88,21 @@ def _as_names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _as_pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+def as_many(count: int) -> BeforeValidator:
+    """Read one number as ``count`` equal ones."""
+    return BeforeValidator(
+        lambda value: (value,) * count if isinstance(value, int) and not isinstance(value, bool) else value,
+        json_schema_input_type=PositiveInt | tuple[(PositiveInt,) * count],  # type: ignore[misc]  # as many as asked
+    )
 
 
 InputNames = Annotated[
     tuple[str, ...], Field(min_length=1), BeforeValidator(_as_names, json_schema_input_type=str | list[str])
 ]
 # One number for both axes, or [vertical, horizontal].
-Pair = Annotated[
-    tuple[PositiveInt, PositiveInt],
-    BeforeValidator(_as_pair, json_schema_input_type=PositiveInt | tuple[PositiveInt, PositiveInt]),
-]
+Pair = Annotated[tuple[PositiveInt, PositiveInt], as_many(2)]
+# One number for three axes, or [depth, vertical, horizontal].
+Triple = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], as_many(3)]
 
 
 _T = TypeVar("_T")
