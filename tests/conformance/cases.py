@@ -32,6 +32,7 @@ IMG: Shape = (5, 4, 2)
 WIDE: Shape = (7, 6, 4)
 TINY: Shape = (2, 3, 2)
 CUBE: Shape = (2, 3, 2, 4)
+VOLUME: Shape = (4, 3, 5, 2)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,16 @@ WINDOWS_2D: list[Fields] = [
     {"kernel_size": 1, "padding": "same", "strides": [2, 3]},
     {"kernel_size": [1, 2], "strides": [3, 1], "dilation": [1, 2]},
 ]
+WINDOWS_3D: list[Fields] = [
+    {"kernel_size": 2},
+    {"kernel_size": [3, 1, 2], "padding": "same"},
+    {"kernel_size": 2, "padding": "same", "strides": 2},
+    {"kernel_size": [1, 2, 3], "strides": [2, 1, 3], "padding": "same"},
+    {"kernel_size": [2, 1, 2], "strides": [1, 2, 1], "padding": [[1, 0], [0, 0], [0, 1]]},
+    {"kernel_size": 2, "padding": 1, "strides": [2, 1, 3], "dilation": [1, 2, 1]},
+    {"kernel_size": 2, "strides": 2, "dilation": 2, "padding": "same"},
+    {"kernel_size": 1, "strides": [3, 1, 2]},
+]
 Option = tuple[Fields, list[Shape]]
 RANKS: list[Option] = [({}, [(), ()]), ({}, [ROW, ROW, ROW]), ({}, [CUBE, (1, 3, 1, 4)])]
 OPTIONS: dict[str, list[Option]] = {
@@ -106,6 +117,11 @@ OPTIONS: dict[str, list[Option]] = {
         ({"filters": 4, "kernel_size": 2, "groups": 2, "strides": 2, "padding": 1}, [IMG]),
         ({"filters": 4, "kernel_size": 2, "groups": 4, "use_bias": False}, [(3, 3, 4)]),
         ({"filters": 8, "kernel_size": 3, "groups": 2, "dilation": 2, "padding": "same"}, [WIDE]),
+    ],
+    "conv3d": [
+        *(({"filters": 3, **window}, [VOLUME]) for window in WINDOWS_3D),
+        ({"filters": 4, "kernel_size": [2, 1, 2], "groups": 2, "use_bias": False}, [VOLUME]),
+        ({"filters": 4, "kernel_size": 2, "groups": 4, "padding": "same", "dilation": 2}, [CUBE]),
     ],
     "depthwise_conv1d": [
         *(({**window, "multiplier": 2}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
@@ -142,6 +158,8 @@ OPTIONS: dict[str, list[Option]] = {
     ],
     "max_pool1d": [(window, [SEQ]) for window in WINDOWS_1D],
     "max_pool2d": [(window, [IMG]) for window in WINDOWS_2D],
+    "max_pool3d": [(window, [VOLUME]) for window in WINDOWS_3D],
+    "average_pool3d": [(window, [VOLUME]) for window in WINDOWS_3D],
     "average_pool1d": [(window, [SEQ]) for window in WINDOWS_1D],
     "average_pool2d": [(window, [IMG]) for window in WINDOWS_2D],
     "global_average_pool": [({}, [SEQ]), ({"keep_axes": True}, [IMG]), ({}, [CUBE])],

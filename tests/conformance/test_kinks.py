@@ -41,6 +41,9 @@ POOLS: dict[str, dict[str, Any]] = {
     "strided": {"type": "max_pool2d", "kernel_size": [3, 2], "strides": 2, "padding": [[2, 1], [0, 1]]},
     "whole": {"type": "global_max_pool"},
     "line": {"type": "max_pool1d", "kernel_size": 3, "strides": 2, "padding": "same", "inputs": "steps"},
+    "volume": {"type": "max_pool3d", "kernel_size": 2, "strides": 1, "inputs": "cube"},
+    "padded_volume": {"type": "max_pool3d", "kernel_size": 2, "padding": "same", "inputs": "cube"},
+    "dilated_volume": {"type": "max_pool3d", "kernel_size": 2, "dilation": 2, "padding": 1, "inputs": "cube"},
     "whole_line": {"type": "global_max_pool", "keep_axes": True, "inputs": "steps"},
 }
 
@@ -58,6 +61,7 @@ def graph() -> Graph:
                     "x": {"shape": [len(KINKS)]},
                     "image": {"shape": [7, 6, 2]},
                     "steps": {"shape": [7, 2]},
+                    "cube": {"shape": [4, 3, 5, 2]},
                 },
                 "layers": layers,
                 "outputs": [layer["name"] for layer in layers],
@@ -73,6 +77,7 @@ def gradients(backend: str, precision: Precision, name: str) -> dict[str, Array]
     inputs = {
         "x": np.array([KINKS, KINKS[::-1]]),
         "image": generator.integers(-1, 2, (2, 7, 6, 2)).astype(float),
+        "cube": generator.integers(-1, 2, (2, 4, 3, 5, 2)).astype(float),
         "steps": generator.integers(-1, 2, (2, 7, 2)).astype(float),
     }
     inputs = {key: array.astype(precision) for key, array in inputs.items()}

@@ -61,6 +61,7 @@ CAUSAL: Fields = {
     "padding": "causal",
 }
 SMALLER: Fields = {"type": "resize", "name": "resize", "size": [5, 4]}
+FILTERS: Fields = {"type": "conv3d", "name": "volume", "filters": 4, "kernel_size": [3, 1, 3], "padding": "same"}
 INSTANCE: Fields = {"type": "instance_norm", "name": "norm"}
 
 
@@ -85,6 +86,17 @@ class _Squares(keras.layers.Layer):
         if self.factor > 0:
             return tf.nn.depth_to_space(x, self.factor)
         return tf.nn.space_to_depth(x, -self.factor)
+
+
+def volume_fault(name: str, backend: str, layer: Fields, words: str, plant: Any) -> Fault:
+    """A fault in one layer of a model of volumes."""
+    layers: list[Fields] = [
+        {"type": "dense", "name": "stem", "units": 3},
+        layer,
+        {"type": "flatten", "name": "flat"},
+        {"type": "dense", "name": "head", "units": 3},
+    ]
+    return Fault(name, "volumes", backend, layers, (4, 3, 5, 2), "volume", words, plant)
 
 
 def shuffle_fault(name: str, kind: str, factor: int) -> Fault:
@@ -251,6 +263,47 @@ FAULTS = [
     ),
     shuffle_fault("tf.nn.depth_to_space", "pixel_shuffle", 2),
     shuffle_fault("tf.nn.space_to_depth", "pixel_unshuffle", -2),
+    volume_fault(
+        "volume's kernel flipped",
+        "torch",
+        FILTERS,
+        "flips the kernel",
+        torch_port(
+            "conv3d",
+            lambda layer, module, x: functional.conv3d(
+                x.movedim(-1, 1), module.weight.flip(2, 3, 4), module.bias, padding=(1, 0, 1)
+            ).movedim(1, -1),
+        ),
+    ),
+    volume_fault(
+        "volume's odd padding at the start, in Keras",
+        "keras",
+        {**FILTERS, "kernel_size": 2},
+        "at the start",
+        other_fields("keras", "conv3d", padding=[[1, 0], [1, 0], [1, 0]]),
+    ),
+    volume_fault(
+        "volume's padding counted in the mean",
+        "torch",
+        {"type": "average_pool3d", "name": "volume", "kernel_size": 2, "strides": 1, "padding": 1},
+        "count_include_pad",
+        torch_port(
+            "average_pool3d",
+            lambda layer, module, x: functional.avg_pool3d(x.movedim(-1, 1), 2, 1, 1).movedim(1, -1),
+        ),
+    ),
+    volume_fault(
+        "zeros around a volume's maximum",
+        "torch",
+        {"type": "max_pool3d", "name": "volume", "kernel_size": 2, "strides": 1, "padding": 1},
+        "zeros",
+        torch_port(
+            "max_pool3d",
+            lambda layer, module, x: functional.max_pool3d(functional.pad(x.movedim(-1, 1), (1,) * 6), 2, 1).movedim(
+                1, -1
+            ),
+        ),
+    ),
     token_fault(
         "class token at the end",
         "torch",

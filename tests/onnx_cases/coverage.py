@@ -16,8 +16,8 @@ from onnx_cases.shapes import joined
 OPERATORS: dict[str, tuple[int, tuple[Translator, ...]]] = {
     "Conv": (6, (windows.conv, windows.depthwise_conv, windows.separable_conv)),
     "ConvTranspose": (9, (windows.conv_transpose,)),
-    "MaxPool": (15, (windows.max_pool,)),
-    "AveragePool": (11, (windows.average_pool,)),
+    "MaxPool": (19, (windows.max_pool,)),
+    "AveragePool": (16, (windows.average_pool,)),
     "GlobalAveragePool": (2, (windows.global_average_pool,)),
     "GlobalMaxPool": (2, (windows.global_max_pool,)),
     "ReduceMean": (8, (windows.reduce_mean,)),
@@ -70,6 +70,7 @@ OPERATORS: dict[str, tuple[int, tuple[Translator, ...]]] = {
 
 # Layers that no case can be expressed in, and why.
 WITHOUT_CASES = {
+    "conv3d": "the cases of Conv are 2-D",
     "depthwise_conv1d": "the cases of Conv are 2-D",
     "separable_conv1d": "the cases of Conv are 2-D",
     "upsample1d": "the cases of Resize enlarge both axes of an image",

@@ -19,11 +19,11 @@ def channels_first(x: Array) -> Array:
     return np.moveaxis(x, -1, 1)
 
 
-def _spatial(x: Array) -> int:
+def _spatial(x: Array, most: int) -> int:
     """Return the number of spatial axes."""
     axes = x.ndim - 2
-    if axes not in (1, 2):
-        raise NotApplicable(f"{axes}-D; our layers are 1-D and 2-D")
+    if axes > most:
+        raise NotApplicable(f"{axes}-D; our layers go to {most}-D")
     return axes
 
 
@@ -58,10 +58,10 @@ def _ceiling(size: int, padding: int, before: int, reach: int, stride: int) -> i
     return max((count - 1) * stride + reach - size - padding, 0)
 
 
-def _conv_fields(case: NodeCase) -> tuple[Array, Array, Array | None, dict[str, Any], int]:
+def _conv_fields(case: NodeCase, most: int = 2) -> tuple[Array, Array, Array | None, dict[str, Any], int]:
     """Return the input with channels last, the kernel ``(*size, in / groups, out)``, the bias, and the window."""
     x, weight, bias = case.numbers(0), case.numbers(1), case.given(2)
-    axes = _spatial(x)
+    axes = _spatial(x, most)
     window, pads = _window(case, x, list(weight.shape[2:]))
     kernel = np.moveaxis(weight, (0, 1), (-1, -2))
     fields = {**window, "padding": pads, "use_bias": bias is not None}
@@ -73,7 +73,7 @@ def _biased(bias: Array | None) -> dict[str, Array]:
 
 
 def conv(case: NodeCase) -> Outputs:
-    x, kernel, bias, fields, axes = _conv_fields(case)
+    x, kernel, bias, fields, axes = _conv_fields(case, 3)
     fields |= {"type": f"conv{axes}d", "filters": kernel.shape[-1], "groups": case.attributes.get("group", 1)}
     return [channels_first(case.apply(fields, x, kernel=kernel, **_biased(bias)).output)]
 
@@ -106,7 +106,7 @@ def separable_conv(case: NodeCase) -> Outputs:
 def conv_transpose(case: NodeCase) -> Outputs:
     """Groups become blocks of a kernel, dilation becomes zeros between its taps, output padding zeros at its end."""
     x, weight, bias = case.numbers(0), case.numbers(1), case.given(2)
-    axes = _spatial(x)
+    axes = _spatial(x, 2)
     groups = case.attributes.get("group", 1)
     strides = list(case.attributes.get("strides", [1] * axes))
     dilation = list(case.attributes.get("dilations", [1] * axes))
@@ -171,7 +171,7 @@ def _padding_that_crops(sizes: tuple[int, ...], kernel: list[int], strides: list
 def _pool(case: NodeCase, kind: str) -> tuple[Applied, Array]:
     """Run a pool; the input is given too, channels last."""
     raw = case.numbers(0)
-    axes = _spatial(raw)
+    axes = _spatial(raw, 3)
     x = channels_last(raw)
     window, pads = _window(case, raw, list(case.attributes["kernel_shape"]))
     if case.attributes.get("count_include_pad", 0) and np.any(pads):

@@ -28,7 +28,7 @@ KINKS: dict[str, tuple[float, ...]] = {
 # Layers that approach a line or a constant far out, and what lies there.
 SATURATING = ("elu", "selu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax")
 EXTREMES = (1000.0, -1000.0, 25.0, -25.0)
-CHOOSING = ("max_pool1d", "max_pool2d", "global_max_pool")
+CHOOSING = ("max_pool1d", "max_pool2d", "max_pool3d", "global_max_pool")
 
 
 def with_kinks(node: Node, x: Array) -> Array:

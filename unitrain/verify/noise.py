@@ -27,6 +27,7 @@ EXACT = frozenset(
         "relu6",
         "max_pool1d",
         "max_pool2d",
+        "max_pool3d",
         "global_max_pool",
         "flatten",
         "reshape",

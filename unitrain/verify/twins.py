@@ -20,6 +20,7 @@ from unitrain.spec.layers import (
     BatchNorm,
     Conv1d,
     Conv2d,
+    Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
     Dense,
@@ -240,6 +241,7 @@ def _bias_in_order(
 BIASED: tuple[type[LayerSpec], ...] = (
     Conv1d,
     Conv2d,
+    Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
     Dense,

@@ -206,12 +206,14 @@ TORCHS_OWN = {
     "dense": nn.Linear,
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
+    "conv3d": nn.Conv3d,
     "depthwise_conv1d": nn.Conv1d,
     "depthwise_conv2d": nn.Conv2d,
     "conv_transpose1d": nn.ConvTranspose1d,
     "conv_transpose2d": nn.ConvTranspose2d,
     "max_pool1d": nn.MaxPool1d,
     "max_pool2d": nn.MaxPool2d,
+    "max_pool3d": nn.MaxPool3d,
     "batch_norm": (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
     "layer_norm": nn.LayerNorm,
     "group_norm": nn.GroupNorm,
@@ -254,8 +256,9 @@ def test_layouts_are_torchs_and_come_back_bit_by_bit(case: Case) -> None:
     # What torch calls it has the shape that torch gives it.
     plain: nn.Module | None = None
     layer: Any = case.layer
-    if case.layer.type in ("conv2d", "conv1d"):
-        kind = nn.Conv2d if case.layer.type == "conv2d" else nn.Conv1d
+    kinds: dict[str, Any] = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
+    if case.layer.type in kinds:
+        kind = kinds[case.layer.type]
         plain = kind(case.input_shapes[0][-1], layer.filters, layer.kernel_size, groups=layer.groups)
     elif case.layer.type.startswith("conv_transpose"):
         kind = nn.ConvTranspose2d if case.layer.type == "conv_transpose2d" else nn.ConvTranspose1d

@@ -17,6 +17,7 @@ from unitrain.backends.keras.shape import Subsample, zero_padding
 from unitrain.spec.layers import (
     Conv1d,
     Conv2d,
+    Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
     DepthwiseConv1d,
@@ -66,11 +67,15 @@ def _unequal(layer: Any) -> bool:
     return len(set(layer.strides)) > 1
 
 
-@implements(Conv1d, Conv2d)
-def conv(layer: Conv1d | Conv2d, context: Context, x: KerasTensor) -> KerasTensor:
+@implements(Conv1d, Conv2d, Conv3d)
+def conv(layer: Conv1d | Conv2d | Conv3d, context: Context, x: KerasTensor) -> KerasTensor:
     """Same kernel layout as the canonical one, groups included."""
     plain = layer.groups == 1
-    kinds = (keras.layers.Conv1D, keras.layers.Conv2D) if plain else (GroupedConv1D, GroupedConv2D)
+    kinds = (
+        (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+        if plain
+        else (GroupedConv1D, GroupedConv2D, GroupedConv3D)
+    )
     return _convolve(
         layer,
         context,
@@ -89,9 +94,12 @@ class _Grouped(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     def call(self, x: Any) -> Any:
         """Convolve ``[batch, *spatial, channel]`` with ``(*window, channel / groups, filters)``."""
         kernels = tf.split(tf.convert_to_tensor(self.kernel), self.groups, -1)
+        # Stated, since TensorFlow's gradient for volumes does not know its own default.
+        axes = ("NWC", "NHWC", "NDHWC")[self.rank - 1]
+        options = (self.strides, self.padding.upper(), axes, self.dilation_rate)
         y = tf.concat(
             [
-                tf.nn.convolution(part, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+                tf.nn.convolution(part, kernel, *options)
                 for part, kernel in zip(tf.split(x, self.groups, -1), kernels, strict=True)
             ],
             -1,
@@ -107,6 +115,11 @@ class GroupedConv1D(_Grouped, keras.layers.Conv1D):  # type: ignore[misc]  # Ker
 @saved
 class GroupedConv2D(_Grouped, keras.layers.Conv2D):  # type: ignore[misc]  # Keras has no types
     """Convolution of images in groups of channels."""
+
+
+@saved
+class GroupedConv3D(_Grouped, keras.layers.Conv3D):  # type: ignore[misc]  # Keras has no types
+    """Convolution of volumes in groups of channels."""
 
 
 # TensorFlow adds up the gradient of a depthwise kernel one by one: over 25,000 positions nothing of it was right.

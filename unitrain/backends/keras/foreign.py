@@ -48,6 +48,7 @@ _AXES: dict[str, str] = {
     "Dense": "io",
     "Conv1D": "wio",
     "Conv2D": "hwio",
+    "Conv3D": "thwio",
     "DepthwiseConv1D": "wcm",
     "DepthwiseConv2D": "hwcm",
     "Conv1DTranspose": "woi",

@@ -14,10 +14,12 @@ from unitrain.backends.keras.registry import Context, KerasTensor, computes_wide
 from unitrain.spec.layers import (
     AveragePool1d,
     AveragePool2d,
+    AveragePool3d,
     GlobalAveragePool,
     GlobalMaxPool,
     MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
 )
 
 _KERAS = {
@@ -25,27 +27,33 @@ _KERAS = {
     MaxPool2d: keras.layers.MaxPooling2D,
     AveragePool1d: keras.layers.AveragePooling1D,
     AveragePool2d: keras.layers.AveragePooling2D,
+    AveragePool3d: keras.layers.AveragePooling3D,
 }
 
 
-@implements(MaxPool1d, MaxPool2d, AveragePool1d, AveragePool2d)
+@implements(MaxPool1d, MaxPool2d, MaxPool3d, AveragePool1d, AveragePool2d, AveragePool3d)
 def pool(layer: Any, context: Context, x: KerasTensor) -> KerasTensor:
-    """Keras' own layers, which have no dilation and no stated padding; else `WindowPooling`."""
-    if isinstance(layer.padding, str) and max(layer.dilation) == 1:
+    """Keras' own layers, which have no dilation and no stated padding; else `WindowPooling`.
+
+    TensorFlow pools volumes in float32 and bfloat16 alone, and gives the gradient of a maximum to all equals.
+    """
+    average = isinstance(layer, (AveragePool1d, AveragePool2d, AveragePool3d))
+    volumes = average and context.settings.precision in ("float32", "bfloat16", "mixed_bfloat16")
+    if isinstance(layer.padding, str) and max(layer.dilation) == 1 and (layer.axes < 3 or volumes):
         return context.apply(
             _KERAS[type(layer)],
             x,
             pool_size=layer.kernel_size,
             strides=layer.strides,
             padding=layer.padding,
-            wide=isinstance(layer, (AveragePool1d, AveragePool2d)),
+            wide=average,
             data_format="channels_last",
         )
     return context.apply(
         WindowPooling,
         x,
-        wide=isinstance(layer, (AveragePool1d, AveragePool2d)),
-        average=isinstance(layer, (AveragePool1d, AveragePool2d)),
+        wide=average,
+        average=average,
         pool_size=layer.kernel_size,
         strides=layer.strides,
         dilation=layer.dilation,
@@ -111,21 +119,33 @@ class WindowPooling(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
         sizes = x.shape[1:-1]
         fill = 0.0 if self.average else -np.inf
         x = tf.pad(x, [[0, 0], *self.padding, [0, 0]], constant_values=fill)
+        if len(sizes) == 3:
+            # Of a volume every slice first, seen as images, then along the depth: the same windows, in the same order.
+            depth, *rest = x.shape[1:]
+            slices = self._pool(tf.reshape(x, [-1, *rest]), slice(1, None))
+            high, wide, channels = slices.shape[1:]
+            y = self._pool(tf.reshape(slices, [-1, depth, high * wide, channels]), slice(0, 1))
+            y = tf.reshape(y, [-1, y.shape[1], high, wide, channels])
+        else:
+            y = self._pool(x, slice(None))
+        return y * tf.constant(self._share(sizes), y.dtype) if self.average else y
+
+    def _pool(self, x: Any, axes: slice) -> Any:
+        """Pool some axes, the first ones of ``[batch, *spatial, channel]``, which have their padding."""
+        rest = (1,) * (x.shape.rank - 2 - len(self.pool_size[axes]))
+        size, strides, dilation = ((*option[axes], *rest) for option in (self.pool_size, self.strides, self.dilation))
         # TensorFlow pools with a stride or a dilation, and never leaves gaps between windows: else every
         # position is computed, and those wanted are taken.
-        gaps = any(stride > window for stride, window in zip(self.strides, self.pool_size, strict=True))
-        every = gaps or max(self.dilation) > 1
+        every = any(stride > window for stride, window in zip(strides, size, strict=True)) or max(dilation) > 1
         y = tf.nn.pool(
             x,
-            self.pool_size,
+            size,
             "AVG" if self.average else "MAX",
-            strides=None if every else self.strides,
+            strides=None if every else strides,
             padding="VALID",
-            dilations=self.dilation,
+            dilations=dilation,
         )
-        if every:
-            y = y[(slice(None), *(slice(None, None, stride) for stride in self.strides))]
-        return y * tf.constant(self._share(sizes), y.dtype) if self.average else y
+        return y[(slice(None), *(slice(None, None, stride) for stride in strides))] if every else y
 
     def _share(self, sizes: Sequence[int]) -> Any:
         """Return elements in the window / elements that are not padding: ``[*positions, 1]``."""
@@ -151,4 +171,6 @@ class WindowPooling(keras.layers.Layer):  # type: ignore[misc]  # Keras has no t
         }
 
 
-computes_wide(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, WindowPooling)
+computes_wide(
+    keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D, WindowPooling
+)

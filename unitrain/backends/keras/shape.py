@@ -44,10 +44,11 @@ def padding(layer: Padding, context: Context, x: KerasTensor) -> KerasTensor:
 
 
 def zero_padding(context: Context, x: KerasTensor, amounts: PadAmounts, part: str = "") -> KerasTensor:
-    """Put zeros around the one or two spatial axes of a sequence or image."""
+    """Put zeros around the spatial axes of a sequence, an image or a volume."""
     if len(amounts) == 1:
         return context.apply(keras.layers.ZeroPadding1D, x, part=part, padding=amounts[0], data_format="channels_last")
-    return context.apply(keras.layers.ZeroPadding2D, x, part=part, padding=amounts, data_format="channels_last")
+    kind = keras.layers.ZeroPadding2D if len(amounts) == 2 else keras.layers.ZeroPadding3D
+    return context.apply(kind, x, part=part, padding=amounts, data_format="channels_last")
 
 
 @implements(Upsample1d)

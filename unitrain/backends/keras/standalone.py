@@ -29,7 +29,7 @@ from unitrain.backends.keras.attention import (
     attention_mix,
     attention_weights,
 )
-from unitrain.backends.keras.conv import GroupedConv1D, GroupedConv2D
+from unitrain.backends.keras.conv import GroupedConv1D, GroupedConv2D, GroupedConv3D
 from unitrain.backends.keras.dropout import CounterDropout
 from unitrain.backends.keras.embedding import TableStarts
 from unitrain.backends.keras.norm import UnscaledRMSNormalization
@@ -204,6 +204,7 @@ LAYERS: dict[type, Callable[[KerasLayer], KerasLayer]] = {
     GroupedConv1D: _as(keras.layers.Conv1D),
     GroupedConv2D: _as(keras.layers.Conv2D),
     NumberTokens: _number_tokens,
+    GroupedConv3D: _as(keras.layers.Conv3D),
     PReLU: _as(keras.layers.PReLU),
 }
 """Layers of ours to what makes Keras' own of the same weights. In training these differ: see the layers."""

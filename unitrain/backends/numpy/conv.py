@@ -1,8 +1,8 @@
-"""Convolutions: plain and grouped, depthwise, separable, transposed; over sequences and images.
+"""Convolutions: plain and grouped, depthwise, separable, transposed; over sequences, images and volumes.
 
-Inside, the batch is innermost: ``[channel, height, width, batch]``, so that windows are gathered in long
-contiguous runs. Outside it is the usual ``[batch, height, width, channel]``, as a view of the same memory;
-elementwise layers between two convolutions keep the order in memory, and nothing is moved.
+Inside, the batch is innermost: ``[channel, height, width, batch]``, with a depth before the height where there is one,
+so that windows are gathered in long contiguous runs. Outside it is the usual ``[batch, height, width, channel]``, as a
+view of the same memory; elementwise layers between two convolutions keep the order in memory, and nothing is moved.
 
 Here stands the textbook form; `conv_rows` is what most plain convolutions are computed by, and tests hold the two
 together.
@@ -17,16 +17,18 @@ where fold is the transpose of unfold. A transposed convolution is the same with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 
 import numpy as np
 
 from unitrain.backends.numpy import conv_rows
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
-from unitrain.backends.numpy.window import Windows, as_image, pair
+from unitrain.backends.numpy.window import Windows, as_image, spatial
 from unitrain.spec.layers.base import Shape
 from unitrain.spec.layers.conv import (
     Conv1d,
     Conv2d,
+    Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
     DepthwiseConv1d,
@@ -42,12 +44,12 @@ SLAB_BYTES = 1 << 22
 
 def _inward(x: Array) -> Array:
     """Bring a value of the graph into ``[channel, height, width, batch]``, contiguous."""
-    return np.ascontiguousarray(as_image(x).swapaxes(0, 3))
+    return np.ascontiguousarray(as_image(x).swapaxes(0, -1))
 
 
 def _outward(image: Array, shape: Shape) -> Array:
     """See ``[channel, height, width, batch]`` as ``[batch, *shape]``."""
-    x = image.swapaxes(0, 3)
+    x = image.swapaxes(0, -1)
     return x[:, 0] if len(shape) == 2 else x
 
 
@@ -66,9 +68,9 @@ def _unfold(windows: Windows, padded: Array, rows: slice, groups: int = 1) -> Ar
     array
         ``[groups, taps * channels a group, windows * batch]``.
     """
-    channels, _, _, batch = padded.shape
+    channels, batch = padded.shape[0], padded.shape[-1]
     depth = channels // groups
-    shape = (depth, rows.stop - rows.start, windows.outputs[1], batch)
+    shape = (depth, rows.stop - rows.start, *windows.outputs[1:], batch)
     columns = np.empty((groups, windows.area, *shape), padded.dtype)
     for tap, view in enumerate(windows.taps(padded, rows)):
         columns[:, tap] = _grouped(view, groups)
@@ -77,9 +79,10 @@ def _unfold(windows: Windows, padded: Array, rows: slice, groups: int = 1) -> Ar
 
 def _fold(windows: Windows, columns: Array, padded: Array, rows: slice) -> None:
     """Add columns, laid out as by `_unfold`, to where they are from (col2im): the transpose of `_unfold`."""
-    channels, _, _, batch = padded.shape
+    channels, batch = padded.shape[0], padded.shape[-1]
     groups = len(columns)
-    parts = columns.reshape(groups, windows.area, channels // groups, rows.stop - rows.start, windows.outputs[1], batch)
+    along = (rows.stop - rows.start, *windows.outputs[1:])
+    parts = columns.reshape(groups, windows.area, channels // groups, *along, batch)
     for tap, view in enumerate(windows.taps(padded, rows)):
         target = _grouped(view, groups)
         target += parts[:, tap]
@@ -96,15 +99,15 @@ def _bias_gradient(dy: Array) -> Array:
     return gradient
 
 
-@implements(Conv1d, Conv2d)
-def convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters, x: Array) -> Result:
+@implements(Conv1d, Conv2d, Conv3d)
+def convolution(layer: Conv1d | Conv2d | Conv3d, context: Context, parameters: Parameters, x: Array) -> Result:
     """By rows where it can be, else as in the textbook; both compute the same."""
     by_rows = conv_rows.computes(layer, Windows.of(layer, context.node.input_shapes[0]))
     compute = conv_rows.convolution if by_rows else textbook_convolution
     return compute(layer, context, parameters, x)
 
 
-def textbook_convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters, x: Array) -> Result:
+def textbook_convolution(layer: Conv1d | Conv2d | Conv3d, context: Context, parameters: Parameters, x: Array) -> Result:
     """Each group of filters reads its own run of channels: one matrix product a group.
 
     The windows are gathered anew in the backward pass; kept, they would take taps times the input's memory.
@@ -115,7 +118,7 @@ def textbook_convolution(layer: Conv1d | Conv2d, context: Context, parameters: P
     kernel = parameters["kernel"]
     # [groups, taps * channels a group, filters a group]
     matrix = kernel.reshape(-1, groups, layer.filters // groups).transpose(1, 0, 2)
-    per_row = windows.outputs[1] * batch
+    per_row = prod(windows.outputs[1:]) * batch
     row_bytes = windows.area * len(padded) * per_row * x.itemsize
 
     y = np.empty((groups, layer.filters // groups, windows.outputs[0] * per_row), x.dtype)
@@ -232,9 +235,9 @@ def transposed_convolution(
     by_tap = kernel.reshape(windows.area, channels, layer.filters).swapaxes(1, 2)
     matrix = by_tap.reshape(-1, channels)
     columns = _inward(x).reshape(channels, -1)
-    per_row = windows.outputs[1] * len(x)
+    per_row = prod(windows.outputs[1:]) * len(x)
     row_bytes = len(matrix) * per_row * x.itemsize
-    sizes = pair(context.node.output_shape[:-1], 1)
+    sizes = spatial(context.node.output_shape[:-1], 1)
     full = windows.pad(np.zeros((layer.filters, *sizes, len(x)), x.dtype))
 
     for rows in _slabs(windows, row_bytes):
@@ -274,5 +277,9 @@ def _output_windows(layer: ConvTranspose1d | ConvTranspose2d, context: Context) 
         before = transposed_crop(window, stride, layer.padding)
         pads.append((before, max((size - 1) * stride + window - before - kept, 0)))
     return Windows(
-        pair(layer.kernel_size, 1), pair(layer.strides, 1), (1, 1), pair(tuple(pads), (0, 0)), pair(sizes, 1)
+        spatial(layer.kernel_size, 1),
+        spatial(layer.strides, 1),
+        (1, 1),
+        spatial(tuple(pads), (0, 0)),
+        spatial(sizes, 1),
     )

@@ -25,7 +25,7 @@ from numpy.lib.stride_tricks import as_strided
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result
 from unitrain.backends.numpy.window import Windows, as_image
 from unitrain.spec.layers.base import Shape
-from unitrain.spec.layers.conv import Conv1d, Conv2d
+from unitrain.spec.layers.conv import Conv1d, Conv2d, Conv3d
 
 # So much of a result is computed at a time where it is used again at once: it is still in the cache then.
 SLAB_BYTES = 1 << 20
@@ -33,12 +33,12 @@ SLAB_BYTES = 1 << 20
 FEW_CHANNELS = 16
 
 
-def computes(layer: Conv1d | Conv2d, windows: Windows) -> bool:
-    """Tell whether a convolution can go by rows: one group, no vertical dilation."""
-    return layer.groups == 1 and windows.dilation[0] == 1
+def computes(layer: Conv1d | Conv2d | Conv3d, windows: Windows) -> bool:
+    """Tell whether a convolution can go by rows: one group, no vertical dilation, no volumes."""
+    return layer.groups == 1 and len(windows.kernel) == 2 and windows.dilation[0] == 1
 
 
-def convolution(layer: Conv1d | Conv2d, context: Context, parameters: Parameters, x: Array) -> Result:
+def convolution(layer: Conv1d | Conv2d | Conv3d, context: Context, parameters: Parameters, x: Array) -> Result:
     """As `conv.textbook_convolution`, see the module."""
     windows = Windows.of(layer, context.node.input_shapes[0])
     kernel = parameters["kernel"].reshape(*windows.kernel, -1, layer.filters)

@@ -12,15 +12,17 @@ from unitrain.backends.numpy.window import Windows, as_image
 from unitrain.spec.layers.pool import (
     AveragePool1d,
     AveragePool2d,
+    AveragePool3d,
     GlobalAveragePool,
     GlobalMaxPool,
     MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
 )
 
 
-@implements(MaxPool1d, MaxPool2d)
-def max_pool(layer: MaxPool1d | MaxPool2d, context: Context, parameters: Parameters, x: Array) -> Result:
+@implements(MaxPool1d, MaxPool2d, MaxPool3d)
+def max_pool(layer: MaxPool1d | MaxPool2d | MaxPool3d, context: Context, parameters: Parameters, x: Array) -> Result:
     """The largest of the taps, padding being -infinity; dy goes to the first tap, by rows, that equals y."""
     windows = Windows.of(layer, context.node.input_shapes[0])
     padded = windows.pad(as_image(x), -np.inf)
@@ -44,13 +46,15 @@ def max_pool(layer: MaxPool1d | MaxPool2d, context: Context, parameters: Paramet
     return y.reshape(len(x), *context.node.output_shape), backward
 
 
-@implements(AveragePool1d, AveragePool2d)
-def average_pool(layer: AveragePool1d | AveragePool2d, context: Context, parameters: Parameters, x: Array) -> Result:
+@implements(AveragePool1d, AveragePool2d, AveragePool3d)
+def average_pool(
+    layer: AveragePool1d | AveragePool2d | AveragePool3d, context: Context, parameters: Parameters, x: Array
+) -> Result:
     """Sum of the taps / count, count being the taps that are not padding: each of them gets dy / count."""
     windows = Windows.of(layer, context.node.input_shapes[0])
     image = as_image(x)
     padded = windows.pad(image)
-    inside = windows.pad(np.ones((1, *image.shape[1:3], 1), x.dtype))
+    inside = windows.pad(np.ones((1, *image.shape[1:-1], 1), x.dtype))
     inverse_count = 1 / reduce(np.add, windows.taps(inside))
     y = reduce(np.add, windows.taps(padded)) * inverse_count
 

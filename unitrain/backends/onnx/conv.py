@@ -10,6 +10,7 @@ from unitrain.backends.onnx.window import combined, gathered, sliding, spread
 from unitrain.spec.layers.conv import (
     Conv1d,
     Conv2d,
+    Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
     DepthwiseConv1d,
@@ -26,8 +27,8 @@ def onnx_pads(pads: PadAmounts) -> list[int]:
     return [before for before, _ in pads] + [after for _, after in pads]
 
 
-@implements(Conv1d, Conv2d)
-def convolution(layer: Conv1d | Conv2d, b: LayerEmitter, x: Value) -> Value:
+@implements(Conv1d, Conv2d, Conv3d)
+def convolution(layer: Conv1d | Conv2d | Conv3d, b: LayerEmitter, x: Value) -> Value:
     """Plain or grouped."""
     return _windowed(layer, b, x, "kernel", b.weight("kernel"), layer.groups)
 

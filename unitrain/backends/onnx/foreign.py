@@ -131,7 +131,7 @@ class OnnxModel:
         elif node.op_type == "MatMul":
             role, axes = ("kernel", "io" if place == 1 else "oi")
         elif node.op_type in ("Conv", "ConvTranspose"):
-            windows = "w" if len(shape) == 3 else "hw"
+            windows = "thw"[5 - len(shape) :]
             first = "oi" if node.op_type == "Conv" else "io"
             role, axes = ("kernel", first + windows) if place == 1 else ("bias", "c")
         trainable = role not in ("running_mean", "running_variance")

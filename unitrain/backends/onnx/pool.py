@@ -12,10 +12,12 @@ from unitrain.spec.layers.conv import WindowedLayer
 from unitrain.spec.layers.pool import (
     AveragePool1d,
     AveragePool2d,
+    AveragePool3d,
     GlobalAveragePool,
     GlobalMaxPool,
     MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
 )
 
 
@@ -31,8 +33,8 @@ def _pooled(layer: WindowedLayer, b: LayerEmitter, kind: str, tensor: str, pads:
     return b.value(y, "channels_first")
 
 
-@implements(MaxPool1d, MaxPool2d)
-def max_pool(layer: MaxPool1d | MaxPool2d, b: LayerEmitter, x: Value) -> Value:
+@implements(MaxPool1d, MaxPool2d, MaxPool3d)
+def max_pool(layer: MaxPool1d | MaxPool2d | MaxPool3d, b: LayerEmitter, x: Value) -> Value:
     """ONNX's padding never wins either; where onnxruntime does not take it, -infinity is padded before."""
     pads = onnx_pads(layer.pads(x.shape))
     if _pads_fit(layer, x):
@@ -43,8 +45,8 @@ def max_pool(layer: MaxPool1d | MaxPool2d, b: LayerEmitter, x: Value) -> Value:
     return _pooled(layer, b, "MaxPool", padded, [0] * len(pads))
 
 
-@implements(AveragePool1d, AveragePool2d)
-def average_pool(layer: AveragePool1d | AveragePool2d, b: LayerEmitter, x: Value) -> Value:
+@implements(AveragePool1d, AveragePool2d, AveragePool3d)
+def average_pool(layer: AveragePool1d | AveragePool2d | AveragePool3d, b: LayerEmitter, x: Value) -> Value:
     """Padding is not counted, as ONNX has it by default; the operator knows dilation from opset 19 on."""
     pads = layer.pads(x.shape)
     if not b.double and _pads_fit(layer, x) and (b.opset >= 19 or max(layer.dilation) == 1):

@@ -11,8 +11,10 @@ from unitrain.spec.layers.position import PositionEmbedding, SinusoidalPosition
 @implements(PositionEmbedding)
 def position_embedding(layer: PositionEmbedding, b: LayerEmitter, x: Value) -> Value:
     """``Add`` of the rows that are used."""
-    table = b.weight("table")
-    return b.value(b.op("Add", b.last(x), b.parameter("table", table[: x.shape[0]])))
+    rows = b.parameter("table")
+    if len(b.weight("table")) > x.shape[0]:
+        rows = b.op("Slice", rows, b.integers([0]), b.integers([x.shape[0]]), b.integers([0]))
+    return b.value(b.op("Add", b.last(x), rows))
 
 
 @implements(SinusoidalPosition)

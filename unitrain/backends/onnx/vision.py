@@ -29,8 +29,13 @@ def class_token(layer: ClassToken, b: LayerEmitter, x: Value) -> Value:
 
 @implements(PatchEmbedding)
 def patch_embedding(layer: PatchEmbedding, b: LayerEmitter, x: Value) -> Value:
-    """Patches as rows of a matrix: in float64 there is no convolution."""
+    """A convolution whose stride is its window; in float64, for which there is none, patches as rows of a matrix."""
     (down, across), (high, wide) = layer.grid(x.shape), layer.patch
+    if not b.double:
+        inputs = (b.first(x), b.parameter("kernel", b.weight("kernel").transpose(3, 2, 0, 1)), *b.optional("bias"))
+        window = list(layer.patch)
+        patches = b.reshaped(b.op("Conv", *inputs, kernel_shape=window, strides=window), [layer.width, down * across])
+        return b.value(b.op("Transpose", patches, perm=[0, 2, 1]))
     kernel = b.weight("kernel").reshape(-1, layer.width)
     parts = b.reshaped(b.last(x), [down, high, across, wide, x.shape[-1]])
     rows = b.reshaped(b.op("Transpose", parts, perm=[0, 1, 3, 2, 4, 5]), [down * across, len(kernel)])

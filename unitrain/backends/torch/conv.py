@@ -15,6 +15,7 @@ from unitrain.graph.graph import Node
 from unitrain.spec.layers.conv import (
     Conv1d,
     Conv2d,
+    Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
     DepthwiseConv1d,
@@ -24,8 +25,8 @@ from unitrain.spec.layers.conv import (
 )
 from unitrain.spec.layers.window import transposed_crop
 
-# (length, in, out) -> (out, in, length); (height, width, in, out) -> (out, in, height, width).
-KERNEL = {1: Layout((2, 1, 0)), 2: Layout((3, 2, 0, 1))}
+# (length, in, out) -> (out, in, length); (height, width, in, out) -> (out, in, height, width); the same with a depth.
+KERNEL = {1: Layout((2, 1, 0)), 2: Layout((3, 2, 0, 1)), 3: Layout((4, 3, 0, 1, 2))}
 # (height, width, channel, multiplier) -> (channel * multiplier, 1, height, width).
 _DEPTHWISE = {1: Layout((1, 2, 0), merged=True), 2: Layout((2, 3, 0, 1), merged=True)}
 # (height, width, in, out) -> (in, out, height, width).
@@ -91,16 +92,43 @@ class ChannelsLastConv2d(torch.nn.Conv2d):
         return f"{shown}, padding={self.layer.padding!r}"
 
 
+class ChannelsLastConv3d(torch.nn.Conv3d):
+    """``nn.Conv3d`` over ``[batch, depth, height, width, channel]``."""
+
+    def __init__(self, layer: Conv3d, channels: int, filters: int, groups: int, bias: bool) -> None:
+        super().__init__(
+            channels, filters, layer.kernel_size, layer.strides, 0, layer.dilation, groups=groups, bias=bias
+        )
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve ``[batch, depth, height, width, channel]``."""
+        first, pads = channels_first(x), pads_of(self.layer, x)
+        inside = symmetric(pads)
+        if inside is None:
+            first, inside = padded(first, pads), (0, 0, 0)
+        return channels_last(
+            functional.conv3d(first, self.weight, self.bias, self.stride, inside, self.dilation, self.groups)
+        )
+
+    def extra_repr(self) -> str:
+        """Show the spec's padding, which the module's own field cannot always hold."""
+        shown: str = super().extra_repr()  # type: ignore[no-untyped-call]  # torch states no types here
+        return f"{shown}, padding={self.layer.padding!r}"
+
+
 def _conv(
-    layer: _Window1d | _Window2d, channels: int, filters: int, groups: int, bias: bool
-) -> ChannelsLastConv1d | ChannelsLastConv2d:
+    layer: _Window1d | _Window2d | Conv3d, channels: int, filters: int, groups: int, bias: bool
+) -> ChannelsLastConv1d | ChannelsLastConv2d | ChannelsLastConv3d:
     if isinstance(layer, _Window1d):
         return ChannelsLastConv1d(layer, channels, filters, groups, bias)
+    if isinstance(layer, Conv3d):
+        return ChannelsLastConv3d(layer, channels, filters, groups, bias)
     return ChannelsLastConv2d(layer, channels, filters, groups, bias)
 
 
-@implements(Conv1d, Conv2d)
-def convolution(layer: Conv1d | Conv2d, node: Node, settings: Settings) -> Made:
+@implements(Conv1d, Conv2d, Conv3d)
+def convolution(layer: Conv1d | Conv2d | Conv3d, node: Node, settings: Settings) -> Made:
     """torch's convolution, with ``same`` padding made explicit."""
     channels = node.input_shapes[0][-1]
     module = _conv(layer, channels, layer.filters, layer.groups, layer.use_bias)

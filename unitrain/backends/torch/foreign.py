@@ -210,6 +210,7 @@ _MODULES: tuple[tuple[type[torch.nn.Module], str], ...] = (
     (torch.nn.Linear, "oi"),
     (torch.nn.Conv1d, "oiw"),
     (torch.nn.Conv2d, "oihw"),
+    (torch.nn.Conv3d, "oithw"),
     (torch.nn.ConvTranspose1d, "iow"),
     (torch.nn.ConvTranspose2d, "iohw"),
 )

@@ -8,17 +8,19 @@ from torch.nn import functional
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
-from unitrain.backends.torch.runtime import dtype_of
+from unitrain.backends.torch.runtime import dtype_of, widened
 from unitrain.backends.torch.window import channels_first, channels_last, in_torch_order, padded, pads_of, symmetric
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.conv import WindowedLayer
 from unitrain.spec.layers.pool import (
     AveragePool1d,
     AveragePool2d,
+    AveragePool3d,
     GlobalAveragePool,
     GlobalMaxPool,
     MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
 )
 from unitrain.spec.layers.window import PadAmounts
 
@@ -63,10 +65,32 @@ class ChannelsLastMaxPool2d(torch.nn.MaxPool2d):
         return channels_last(functional.max_pool2d(first, self.kernel_size, self.stride, inside, self.dilation))
 
 
-@implements(MaxPool1d, MaxPool2d)
-def max_pool(layer: MaxPool1d | MaxPool2d, node: Node, settings: Settings) -> Made:
+class ChannelsLastMaxPool3d(torch.nn.MaxPool3d):
+    """``nn.MaxPool3d`` over ``[batch, depth, height, width, channel]``; padding is minus infinity."""
+
+    def __init__(self, layer: MaxPool3d) -> None:
+        super().__init__(layer.kernel_size, layer.strides, dilation=layer.dilation)
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool ``[batch, depth, height, width, channel]``."""
+        first, pads = channels_first(x), pads_of(self.layer, x)
+        inside = _inside(self.layer, pads)
+        if inside is None:
+            first, inside = padded(first, pads, float("-inf")), (0, 0, 0)
+        return channels_last(functional.max_pool3d(first, self.kernel_size, self.stride, inside, self.dilation))
+
+
+@implements(MaxPool1d, MaxPool2d, MaxPool3d)
+def max_pool(layer: MaxPool1d | MaxPool2d | MaxPool3d, node: Node, settings: Settings) -> Made:
     """torch's max pooling gives the gradient to the first of equals."""
-    return Made(ChannelsLastMaxPool1d(layer) if isinstance(layer, MaxPool1d) else ChannelsLastMaxPool2d(layer), {})
+    match layer:
+        case MaxPool1d():
+            return Made(ChannelsLastMaxPool1d(layer), {})
+        case MaxPool2d():
+            return Made(ChannelsLastMaxPool2d(layer), {})
+        case MaxPool3d():
+            return Made(ChannelsLastMaxPool3d(layer), {})
 
 
 class ChannelsLastAveragePool1d(torch.nn.AvgPool1d):
@@ -85,12 +109,23 @@ class ChannelsLastAveragePool2d(torch.nn.AvgPool2d):
         return channels_last(super().forward(channels_first(x)))
 
 
+class ChannelsLastAveragePool3d(torch.nn.AvgPool3d):
+    """``nn.AvgPool3d`` over ``[batch, depth, height, width, channel]``, in float32 where the numbers have 16 bits.
+
+    torch's own has none for these on the CPU.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool ``[batch, depth, height, width, channel]``."""
+        return channels_last(super().forward(channels_first(widened(x)))).to(x.dtype)
+
+
 class WindowMean(torch.nn.Module):
     """Mean of each window over the elements that are there, for the padding and dilation that torch has not."""
 
     counts: torch.Tensor
 
-    def __init__(self, layer: AveragePool1d | AveragePool2d, node: Node, settings: Settings) -> None:
+    def __init__(self, layer: AveragePool1d | AveragePool2d | AveragePool3d, node: Node, settings: Settings) -> None:
         super().__init__()
         self.layer = layer
         self.outputs = node.output_shape[:-1]
@@ -117,8 +152,8 @@ class WindowMean(torch.nn.Module):
         return torch.stack([x[:, *index] for index in self._taps()]).sum(dim=0) / self.counts
 
 
-@implements(AveragePool1d, AveragePool2d)
-def average_pool(layer: AveragePool1d | AveragePool2d, node: Node, settings: Settings) -> Made:
+@implements(AveragePool1d, AveragePool2d, AveragePool3d)
+def average_pool(layer: AveragePool1d | AveragePool2d | AveragePool3d, node: Node, settings: Settings) -> Made:
     """torch's own pooling where it has the padding; dilation it never has."""
     inside = _inside(layer, layer.pads(node.input_shapes[0]))
     if inside is None or set(layer.dilation) != {1}:
@@ -126,6 +161,9 @@ def average_pool(layer: AveragePool1d | AveragePool2d, node: Node, settings: Set
     if isinstance(layer, AveragePool1d):
         one = ChannelsLastAveragePool1d(layer.kernel_size, layer.strides, (inside[0],), count_include_pad=False)
         return Made(one, {})
+    if isinstance(layer, AveragePool3d):
+        three = (inside[0], inside[1], inside[2])
+        return Made(ChannelsLastAveragePool3d(layer.kernel_size, layer.strides, three, count_include_pad=False), {})
     pads = (inside[0], inside[1])
     return Made(ChannelsLastAveragePool2d(layer.kernel_size, layer.strides, pads, count_include_pad=False), {})
 

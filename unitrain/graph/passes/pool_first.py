@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.layers.activation import Relu
-from unitrain.spec.layers.pool import MaxPool1d, MaxPool2d
+from unitrain.spec.layers.pool import MaxPool1d, MaxPool2d, MaxPool3d
 
 
 def pool_first(graph: Graph) -> Graph:
@@ -33,4 +33,5 @@ def pool_first(graph: Graph) -> Graph:
 
 
 def _exchangeable(relu: Node, pool: Node, readers: Counter[str]) -> bool:
-    return isinstance(relu.layer, Relu) and isinstance(pool.layer, MaxPool1d | MaxPool2d) and readers[relu.name] == 1
+    pools = isinstance(pool.layer, MaxPool1d | MaxPool2d | MaxPool3d)
+    return isinstance(relu.layer, Relu) and pools and readers[relu.name] == 1

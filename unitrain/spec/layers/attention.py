@@ -63,6 +63,8 @@ class Attention(LayerSpec):
 
     side_inputs: ClassVar[Mapping[str, ValueType]] = {"key_value": "float", "mask": "integer"}
 
+    drop_field: ClassVar[str | None] = "dropout"
+
     type: Literal["attention"] = "attention"
     heads: PositiveInt
     key_value_heads: PositiveInt | None = None

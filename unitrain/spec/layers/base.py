@@ -88,18 +88,21 @@ def _as_names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _as_pair(value: Any) -> Any:
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+def as_many(count: int) -> BeforeValidator:
+    """Read one number as ``count`` equal ones."""
+    return BeforeValidator(
+        lambda value: (value,) * count if isinstance(value, int) and not isinstance(value, bool) else value,
+        json_schema_input_type=PositiveInt | tuple[(PositiveInt,) * count],  # type: ignore[misc]  # as many as asked
+    )
 
 
 InputNames = Annotated[
     tuple[str, ...], Field(min_length=1), BeforeValidator(_as_names, json_schema_input_type=str | list[str])
 ]
 # One number for both axes, or [vertical, horizontal].
-Pair = Annotated[
-    tuple[PositiveInt, PositiveInt],
-    BeforeValidator(_as_pair, json_schema_input_type=PositiveInt | tuple[PositiveInt, PositiveInt]),
-]
+Pair = Annotated[tuple[PositiveInt, PositiveInt], as_many(2)]
+# One number for three axes, or [depth, vertical, horizontal].
+Triple = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], as_many(3)]
 
 
 _T = TypeVar("_T")
@@ -127,6 +130,8 @@ class LayerSpec(Spec):
     # Fields that name further inputs, such as a mask, and the kind of each. Those that are set follow `inputs`, in
     # this order, among the inputs of the layer's node.
     side_inputs: ClassVar[Mapping[str, ValueType]] = {}
+    # The field with the probability of being dropped in training, of layers that drop.
+    drop_field: ClassVar[str | None] = None
     # Parameters that may be another layer's of the same local name, and the field that names that layer.
     ties: ClassVar[Mapping[str, str]] = {}
 

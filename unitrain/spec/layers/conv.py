@@ -1,6 +1,7 @@
-"""Convolutions: plain, depthwise, separable, transposed; over sequences (1d) and images (2d).
+"""Convolutions: plain, depthwise, separable, transposed; over sequences (1d), images (2d) and volumes (3d).
 
-Kernels have the canonical layout ``(height, width, in / groups, out)``; one-dimensional ones ``(length, in, out)``.
+Kernels have the canonical layout ``(height, width, in / groups, out)``; those of sequences have the length alone before
+``in / groups``, those of volumes the depth before the height.
 As everywhere in deep learning the kernel is not flipped: this is cross-correlation.
 """
 
@@ -19,6 +20,8 @@ from unitrain.spec.layers.base import (
     Parameter,
     Shape,
     ShapeError,
+    Triple,
+    as_many,
     bias_parameter,
     kernel_parameter,
     require_rank,
@@ -34,10 +37,6 @@ from unitrain.spec.layers.window import (
 )
 
 
-def _as_single(value: Any) -> Any:
-    return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
 def _amounts(value: Any, axes: int) -> Any:
     """Read ``2`` as two on every side, ``[1, 2]`` (two axes) as symmetric amounts an axis."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -49,9 +48,7 @@ def _amounts(value: Any, axes: int) -> Any:
     return value
 
 
-Single = Annotated[
-    tuple[PositiveInt], BeforeValidator(_as_single, json_schema_input_type=PositiveInt | tuple[PositiveInt])
-]
+Single = Annotated[tuple[PositiveInt], as_many(1)]
 SidePads = tuple[NonNegativeInt, NonNegativeInt]
 Padding1d = Annotated[
     PaddingName | tuple[SidePads],
@@ -77,11 +74,21 @@ Padding2d = Annotated[
     ),
 ]
 
-_AXES = {1: "(length, channel)", 2: "(height, width, channel)"}
+Padding3d = Annotated[
+    PaddingName | tuple[SidePads, SidePads, SidePads],
+    BeforeValidator(
+        lambda value: _amounts(value, 3),
+        json_schema_input_type=PaddingName
+        | NonNegativeInt
+        | tuple[NonNegativeInt | SidePads, NonNegativeInt | SidePads, NonNegativeInt | SidePads],
+    ),
+]
+
+_AXES = {1: "(length, channel)", 2: "(height, width, channel)", 3: "(depth, height, width, channel)"}
 
 
 class WindowedLayer(LayerSpec):
-    """A layer that slides a window over the spatial axes: subclasses type the fields for one or two axes."""
+    """A layer that slides a window over the spatial axes: subclasses type the fields for so many axes."""
 
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]
@@ -170,6 +177,16 @@ class Conv2d(_Conv):
     strides: Pair = (1, 1)
     dilation: Pair = (1, 1)
     padding: Padding2d = "valid"
+
+
+class Conv3d(_Conv):
+    """Convolution over ``[batch, depth, height, width, channel]``."""
+
+    type: Literal["conv3d"] = "conv3d"
+    kernel_size: Triple
+    strides: Triple = (1, 1, 1)
+    dilation: Triple = (1, 1, 1)
+    padding: Padding3d = "valid"
 
 
 class _DepthwiseConv(_Convolution):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ class DroppingLayer(LayerSpec):
 
     The mask comes from the project's counter-based generator in deterministic mode, keyed by seed, layer and step.
     """
+
+    drop_field: ClassVar[str | None] = "rate"
 
     rate: Rate
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, model_validator
 
-from unitrain.spec.layers.base import LayerSpec, Pair, Shape, ShapeError, show_shape
-from unitrain.spec.layers.conv import Padding1d, Padding2d, Single, WindowedLayer
+from unitrain.spec.layers.base import LayerSpec, Pair, Shape, ShapeError, Triple, show_shape
+from unitrain.spec.layers.conv import Padding1d, Padding2d, Padding3d, Single, WindowedLayer
 
 
 def _stride_may_be_left_out(schema: dict[str, Any]) -> None:
@@ -54,6 +54,13 @@ class _Pool2d(_Pool):
     padding: Padding2d = "valid"
 
 
+class _Pool3d(_Pool):
+    kernel_size: Triple
+    strides: Triple
+    dilation: Triple = (1, 1, 1)
+    padding: Padding3d = "valid"
+
+
 class MaxPool1d(_Pool1d):
     """Largest element of each window; padding never wins, and of equals the first gets the gradient."""
 
@@ -66,6 +73,12 @@ class MaxPool2d(_Pool2d):
     type: Literal["max_pool2d"] = "max_pool2d"
 
 
+class MaxPool3d(_Pool3d):
+    """Largest element of each window; padding never wins, and of equals the first (by rows) gets the gradient."""
+
+    type: Literal["max_pool3d"] = "max_pool3d"
+
+
 class AveragePool1d(_Pool1d):
     """Mean of each window; padding is not counted."""
 
@@ -76,6 +89,12 @@ class AveragePool2d(_Pool2d):
     """Mean of each window; padding is not counted."""
 
     type: Literal["average_pool2d"] = "average_pool2d"
+
+
+class AveragePool3d(_Pool3d):
+    """Mean of each window; padding is not counted."""
+
+    type: Literal["average_pool3d"] = "average_pool3d"
 
 
 class _GlobalPool(LayerSpec):

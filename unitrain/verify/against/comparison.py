@@ -12,7 +12,7 @@ import numpy.typing as npt
 from unitrain.backends.contract import Arrays
 from unitrain.backends.foreign import Foreign, ForeignParameter, Ran
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers import BatchNorm, Dropout
+from unitrain.spec.layers import Attention, BatchNorm
 from unitrain.verify.against.alignment import Aligned, Alignment, Place
 from unitrain.verify.against.layouts import Layout, layouts
 from unitrain.verify.against.mistakes import ending, explain_copied
@@ -309,6 +309,14 @@ class Comparison:
 
     def _by_parameter(self, ran: Ran, canonical: str) -> Array | None:
         binding = self.bindings.get(canonical)
+        # The gradient by the bias of keys is rounding in other models, and in ours zero.
+        idle = {
+            node.parameters.get("key_bias")
+            for node in self.subject.graph.nodes
+            if isinstance(node.layer, Attention) and not node.layer.key_bias_learns
+        }
+        if canonical in idle:
+            return None
         if binding is None or binding.conversion.repeated or binding.theirs.name not in ran.by_parameter:
             return None
         return binding.conversion.to_ours(ran.by_parameter[binding.theirs.name])
@@ -339,16 +347,22 @@ class Comparison:
 
     def _rates(self) -> None:
         """Compare the rates of dropout, since dropping itself is not compared."""
-        nodes = [node for node in self.subject.graph.nodes if isinstance(node.layer, Dropout)]
+        rates = {
+            node.name: float(getattr(node.layer, node.layer.drop_field))
+            for node in self.subject.graph.nodes
+            if node.layer.drop_field is not None
+        }
+        # Attention without dropout has none; a dropout of rate 0 may be there or not.
+        of_attention = {node.name for node in self.subject.graph.nodes if isinstance(node.layer, Attention)}
+        nodes = [name for name, rate in rates.items() if rate or name not in of_attention]
         drops = next(iter(self.alignments.values())).trace.drops
         if len(nodes) != len(drops):
             if self.foreign.trains:
                 self._note(f"the spec has {len(nodes)} dropouts, their model {len(drops)} that could be found")
             return
-        for node, rate in zip(nodes, drops, strict=True):
-            assert isinstance(node.layer, Dropout)
-            if abs(node.layer.rate - rate) > 1e-9:
-                self._fault(node.name, "training", f"matches with rate={rate:g}, spec says {node.layer.rate:g}", "rate")
+        for name, rate in zip(nodes, drops, strict=True):
+            if abs(rates[name] - rate) > 1e-9:
+                self._fault(name, "training", f"matches with rate={rate:g}, spec says {rates[name]:g}", "rate")
 
     @property
     def _graph(self) -> Graph:

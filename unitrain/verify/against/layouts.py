@@ -145,10 +145,18 @@ _OURS: dict[tuple[str, int], str] = {
     ("kernel", 2): "io",
     ("kernel", 3): "wio",
     ("kernel", 4): "hwio",
+    ("kernel", 5): "thwio",
     ("depthwise_kernel", 3): "wcm",
     ("depthwise_kernel", 4): "hwcm",
     ("pointwise_kernel", 2): "io",
     ("table", 2): "vd",
+    ("reduce_kernel", 2): "io",
+    ("expand_kernel", 2): "io",
+    ("query", 2): "io",
+    ("key", 2): "io",
+    ("value", 2): "io",
+    ("output", 2): "io",
+    ("recurrent", 2): "io",
 }
 
 
@@ -158,6 +166,8 @@ def our_axes(node: Node, local: str, shape: Shape) -> str:
         return {3: "wcm", 4: "hwcm"}[len(shape)]
     if len(shape) == 1:
         return "c"
+    if node.layer.type == "tied_projection":
+        return ""  # as a table or a kernel
     return _OURS.get((local, len(shape)), "")
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from unitrain.backends.contract import Arrays
 from unitrain.backends.numpy.execution import Mode, backward, forward, zeros_where_missing
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers import DroppingLayer
 from unitrain.spec.model import InputSpec
 from unitrain.verify.experiments.layers import STEP
 from unitrain.verify.runner import Cast, Runner
@@ -25,9 +24,9 @@ Array = npt.NDArray[Any]
 def undropped(graph: Graph) -> Graph:
     """Return the graph in which nothing is dropped: masks of two generators are never compared."""
     nodes = tuple(
-        replace(node, layer=node.layer.model_copy(update={"rate": 0.0}))
-        if isinstance(node.layer, DroppingLayer)
-        else node
+        node
+        if node.layer.drop_field is None
+        else replace(node, layer=node.layer.model_copy(update={node.layer.drop_field: 0.0}))
         for node in graph.nodes
     )
     return replace(graph, nodes=nodes)

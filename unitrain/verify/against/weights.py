@@ -118,14 +118,22 @@ def check_bound(
 
 
 def _same_names(graph: Graph, free: Sequence[ForeignParameter], known: Bindings) -> Bindings:
-    """Match parameters of the same name and shape, where nothing is known of the meaning of their axes."""
+    """Match parameters of the same name: ``y.query`` is theirs of that name, or the weight of their ``y.query``."""
     names = {parameter.name.replace("/", "."): parameter for parameter in free}
     found = {}
-    for name, ours in graph.parameters.items():
-        theirs = names.get(name)
-        if name in known or theirs is None or theirs.shape != ours.shape or (theirs.axes and len(ours.shape) > 1):
-            continue
-        found[name] = Binding(name, theirs, Conversion(ours.shape, tuple(range(len(ours.shape))), ours.shape))
+    for owner in _owners(graph):
+        for local, name in owner.parameters.items():
+            # Parts of a layer: ``query`` and ``query_bias``, ``reduce_kernel`` and ``reduce_bias``.
+            part, biased = name.removesuffix("_kernel").removesuffix("_bias"), name.endswith("_bias")
+            alike = [name, *([f"{part}.bias"] if biased else [f"{part}.weight", f"{part}.kernel"])]
+            theirs = next((names[other] for other in alike if other in names), None)
+            if name in known or theirs is None:
+                continue
+            shape = graph.parameters[name].shape
+            axes = our_axes(owner.node, local, shape)
+            conversion = next(conversions(axes, shape, theirs.axes, theirs.shape), None)
+            if conversion is not None:
+                found[name] = Binding(name, theirs, conversion)
     return found
 
 
@@ -283,6 +291,8 @@ def _match(graph: Graph, owner: _Owner, known: Bindings, groups: Sequence[list[F
 
 
 def _same_role(local: str, role: str) -> bool:
+    if local == "table" and role == "kernel":  # of a projection that is tied to an embedding
+        return True
     return role in ("", local) or local not in _KNOWN or (local in _KERNELS and role in _KERNELS)
 
 

@@ -69,12 +69,16 @@ def _fitted(evidence: Evidence) -> str:
 
 
 _CONVOLUTIONS = frozenset(name for name in LAYER_TYPES if "conv" in name)
-_POOLS = frozenset({"max_pool1d", "max_pool2d", "average_pool1d", "average_pool2d"})
+_MAX_POOLS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d"})
+_AVERAGE_POOLS = frozenset({"average_pool1d", "average_pool2d", "average_pool3d"})
 _DIFFERENCES: tuple[tuple[frozenset[str], Callable[[Evidence], Variants]], ...] = (
-    (frozenset(name for name in _CONVOLUTIONS if "transpose" not in name) | _POOLS, windows.windows),
+    (
+        frozenset(name for name in _CONVOLUTIONS if "transpose" not in name) | _MAX_POOLS | _AVERAGE_POOLS,
+        windows.windows,
+    ),
     (frozenset({"conv_transpose1d", "conv_transpose2d"}), windows.transposed),
-    (frozenset({"average_pool1d", "average_pool2d"}), windows.average_pools),
-    (frozenset({"max_pool1d", "max_pool2d"}), windows.max_pools),
+    (_AVERAGE_POOLS, windows.average_pools),
+    (_MAX_POOLS, windows.max_pools),
     (_CONVOLUTIONS | {"dense", "embedding", "patch_embedding", "squeeze_excite"}, windows.kernels),
     (frozenset({"batch_norm"}), norms.batch_norms),
     (frozenset({"layer_norm", "group_norm", "instance_norm", "rms_norm"}), norms.sample_norms),
