@@ -42,7 +42,11 @@ def test_labels_are_unique() -> None:
     assert len({case.label for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize(("kind", "field"), OPTIONS)
+# Names of other layers say nothing in a model of one layer.
+NAMES = {"tied_projection": "embedding"}
+
+
+@pytest.mark.parametrize(("kind", "field"), [option for option in OPTIONS if NAMES.get(option[0]) != option[1]])
 def test_every_option_takes_all_its_values(kind: str, field: str) -> None:
     annotation = LAYER_TYPES[kind].model_fields[field].annotation
     seen = {getattr(case.layer, field) for case in CASES if case.layer.type == kind}

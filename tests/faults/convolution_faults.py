@@ -208,7 +208,7 @@ CONVOLUTIONS = [
         "sequence padded at the start",
         "same padding",
         {"type": "conv1d", "name": "conv", "filters": 5, "kernel_size": 3, "padding": "same"},
-        "padding [[2, 0]]",
+        "padding=causal",
         other_fields("torch", "conv1d", "conv", padding=[[2, 0]]),
     ),
     series_fault(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from textwrap import wrap
 
-from onnx_cases import activations, norms, products, shapes, training, windows
+from onnx_cases import activations, axis, norms, products, shapes, training, windows
 from onnx_cases.activations import plain
 from onnx_cases.node_case import Outcome, Translator, judge, node_cases
 from onnx_cases.shapes import joined
@@ -20,15 +20,20 @@ OPERATORS: dict[str, tuple[int, tuple[Translator, ...]]] = {
     "AveragePool": (16, (windows.average_pool,)),
     "GlobalAveragePool": (2, (windows.global_average_pool,)),
     "GlobalMaxPool": (2, (windows.global_max_pool,)),
-    "ReduceMean": (8, (windows.reduce_mean,)),
-    "ReduceMax": (8, (windows.reduce_max,)),
+    "ReduceMean": (8, (windows.reduce_mean, axis.reduced("mean"))),
+    "ReduceMax": (8, (windows.reduce_max, axis.reduced("max"))),
+    "ReduceSum": (6, (axis.reduced("sum"),)),
+    "Slice": (6, (axis.slice_,)),
+    "Split": (6, (axis.split,)),
+    "Pow": (1, (axis.power,)),
+    "Attention": (9, (axis.attention,)),
     "BatchNormalization": (4, (norms.batch_norm,)),
     "LayerNormalization": (19, (norms.layer_norm,)),
     "GroupNormalization": (2, (norms.group_norm,)),
     "InstanceNormalization": (2, (norms.instance_norm,)),
     "RMSNormalization": (19, (norms.rms_norm,)),
     "Gemm": (10, (products.gemm,)),
-    "MatMul": (7, (products.matmul_as_dense, products.matmul_as_conv)),
+    "MatMul": (7, (products.matmul_as_dense, products.matmul_as_conv, axis.matmul)),
     "Gather": (3, (products.gather,)),
     "Relu": (1, (plain("relu"),)),
     "Clip": (2, (activations.clip,)),
@@ -78,6 +83,14 @@ WITHOUT_CASES = {
     "squeeze_excite": "ONNX has no such operator",
     "stochastic_depth": "ONNX has no operator that drops samples",
     "class_token": "no case of Concat puts one row before others",
+    "position_embedding": "ONNX has no such operator",
+    "sinusoidal_position": "ONNX has no such operator",
+    "tied_projection": "the product of a dense layer, whose cases are those of MatMul and Gemm",
+    "feature_tokens": "ONNX has no such operator",
+    "select": "a Gather of one position; the cases of Gather take several",
+    "stack": "the Concat of inputs with a new axis, whose cases `concatenate` passes",
+    "scale": "a Mul by a constant, whose cases `multiply` passes",
+    "shift": "an Add of a constant, whose cases `add` passes",
     "relu6": "no case of Clip has the limits 0 and 6",
 }
 

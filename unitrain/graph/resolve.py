@@ -357,7 +357,8 @@ class _Resolver:
             known = self.parameters.setdefault(canonical[local], parameter)
             if known.shape != parameter.shape:
                 raise InputError(
-                    f"'{full}' shares {canonical[local]} {list(known.shape)}, but its input needs {list(parameter.shape)}",
+                    f"'{full}' shares {canonical[local]} {list(known.shape)}, but its input needs "
+                    f"{list(parameter.shape)}",
                     field=path,
                 )
         self.nodes[full] = Node(full, layer, tuple(inputs), shapes, output, dtype, canonical)
