@@ -14,7 +14,7 @@ import numpy as np
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
-from unitrain.spec.layers import LAYER_TYPES, Attention, Embedding, LayerSpec
+from unitrain.spec.layers import LAYER_TYPES, Attention, Embedding, LayerSpec, RecurrentLayer
 from unitrain.spec.layers.base import ValueType
 from unitrain.spec.model import InputSpec, ModelSpec
 from unitrain.weights.random import stream
@@ -97,6 +97,32 @@ WINDOWS_3D: list[Fields] = [
     {"kernel_size": 1, "strides": [3, 1, 2]},
 ]
 Option = tuple[Fields, list[Shape]]
+RECURRENT: list[Option] = [
+    *(
+        ({"units": 3, "returns": returns, "direction": direction, **mask}, [SEQ, *shapes])
+        for returns in ("sequence", "last", "state")
+        for direction in ("forward", "backward", "both")
+        for mask, shapes in (({}, []), ({"mask": "given"}, [(5,)]))
+    ),
+    ({"units": 2, "use_bias": False}, [LONG]),
+    ({"units": 1, "use_bias": False, "direction": "both"}, [(1, 2)]),
+]
+
+
+def _stated(states: int) -> list[Option]:
+    """Cases with an initial state of so many arrays."""
+    names = ["given"] * states
+    return [
+        ({"units": 3, "initial_state": names}, [SEQ, *[(3,)] * states]),
+        ({"units": 2, "initial_state": names, "direction": "both", "returns": "state"}, [SEQ, *[(4,)] * states]),
+        (
+            {"units": 2, "initial_state": names, "direction": "backward", "returns": "last", "mask": "given"},
+            [SEQ, (5,), *[(2,)] * states],
+        ),
+        ({"units": 2, "initial_state": names, "direction": "both", "mask": "given"}, [SEQ, (5,), *[(4,)] * states]),
+    ]
+
+
 RANKS: list[Option] = [({}, [(), ()]), ({}, [ROW, ROW, ROW]), ({}, [CUBE, (1, 3, 1, 4)])]
 OPTIONS: dict[str, list[Option]] = {
     "dense": [
@@ -248,6 +274,16 @@ OPTIONS: dict[str, list[Option]] = {
         ({}, [(2, 3, 4), (2, 4, 5)]),
         ({"transpose_second": True}, [CUBE, (2, 3, 5, 4)]),
     ],
+    "lstm": [*RECURRENT, ({"units": 3, "forget_bias": 0.0}, [SEQ]), *_stated(2)],
+    "gru": [*RECURRENT, *_stated(1)],
+    "simple_rnn": [
+        *RECURRENT,
+        *_stated(1),
+        ({"units": 3, "nonlinearity": "relu"}, [SEQ]),
+        ({"units": 2, "nonlinearity": "relu", "direction": "both", "mask": "given"}, [SEQ, (5,)]),
+    ],
+    "padding_mask": [({}, [(6,)]), ({"padding": 1}, [(2, 3)]), ({"padding": -1}, [()])],
+    "length_mask": [({"length": 5}, [()]), ({"length": 2}, [(1,)])],
     "tied_projection": [({"units": 3}, [ROW]), ({"units": 5, "use_bias": True}, [SEQ]), ({"units": 2}, [CUBE])],
     "feature_tokens": [({"width": 3}, [ROW]), ({"width": 2, "use_bias": False}, [(6,)])],
     "stochastic_depth": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [SEQ]), ({"rate": 0.7}, [()])],
@@ -326,7 +362,10 @@ def _case(kind: str, fields: Fields, shapes: Sequence[Shape]) -> Case:
     return Case(f"{kind}{given} on {sizes}", LAYER_TYPES[kind].model_validate(fields), tuple(shapes))
 
 
-CASES = [_case(kind, fields, shapes) for kind, options in OPTIONS.items() for fields, shapes in options]
+ALL_CASES = [_case(kind, fields, shapes) for kind, options in OPTIONS.items() for fields, shapes in options]
+CASES = [case for case in ALL_CASES if case.layer.gives != "integer"]
+# Integers have no gradients and no rounding: see test_integers.py.
+INTEGER_CASES = [case for case in ALL_CASES if case.layer.gives == "integer"]
 
 
 def case_inputs(case: Case, name: str = "y") -> dict[str, Array]:
@@ -348,9 +387,10 @@ def case_inputs(case: Case, name: str = "y") -> dict[str, Array]:
 def case_weights(case: Case, name: str = "y") -> dict[str, Array]:
     """Draw the parameters of the layer ``name``: positive (variances too), none of them 0 or 1, float32.
 
-    Those of attention have both signs: with products of queries and keys beyond a few, its weights would all be 0 or 1.
+    Those of attention and of recurrent layers have both signs: with products of queries and keys beyond a few, its
+    weights would all be 0 or 1, and so would gates.
     """
-    low = -0.5 if isinstance(case.layer, Attention) else 0.5
+    low = -0.5 if isinstance(case.layer, (Attention, RecurrentLayer)) else 0.5
     return {
         f"{name}.{local}": stream(0, "conformance", case.label, "weight", local)
         .uniform(low, low + 1.0, parameter.shape)

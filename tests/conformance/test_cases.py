@@ -6,7 +6,7 @@ import typing
 from typing import Any, Literal
 
 import pytest
-from conformance.cases import CASES
+from conformance.cases import ALL_CASES
 
 from unitrain.spec.layers import LAYER_TYPES
 
@@ -35,11 +35,11 @@ def is_named(annotation: Any) -> bool:
 
 
 def test_every_layer_has_a_case() -> None:
-    assert {case.layer.type for case in CASES} == LAYER_TYPES.keys()
+    assert {case.layer.type for case in ALL_CASES} == LAYER_TYPES.keys()
 
 
 def test_labels_are_unique() -> None:
-    assert len({case.label for case in CASES}) == len(CASES)
+    assert len({case.label for case in ALL_CASES}) == len(ALL_CASES)
 
 
 # Names of other layers say nothing in a model of one layer.
@@ -49,14 +49,14 @@ NAMES = {"tied_projection": "embedding"}
 @pytest.mark.parametrize(("kind", "field"), [option for option in OPTIONS if NAMES.get(option[0]) != option[1]])
 def test_every_option_takes_all_its_values(kind: str, field: str) -> None:
     annotation = LAYER_TYPES[kind].model_fields[field].annotation
-    seen = {getattr(case.layer, field) for case in CASES if case.layer.type == kind}
+    seen = {getattr(case.layer, field) for case in ALL_CASES if case.layer.type == kind}
     assert named_values(annotation) <= seen
     assert is_named(annotation) or len(seen - named_values(annotation)) >= (1 if named_values(annotation) else 2)
 
 
 @pytest.mark.parametrize("kind", [kind for kind, layer in LAYER_TYPES.items() if "dilation" in layer.model_fields])
 def test_windows_combine_strides_dilation_and_padding(kind: str) -> None:
-    layers: list[Any] = [case.layer for case in CASES if case.layer.type == kind]
+    layers: list[Any] = [case.layer for case in ALL_CASES if case.layer.type == kind]
     assert any(max(layer.strides) > 1 and max(layer.dilation) > 1 for layer in layers)
     assert any(max(layer.strides) > 1 and layer.padding == "same" for layer in layers)
     assert any(not isinstance(layer.padding, str) and any(a != b for a, b in layer.padding) for layer in layers)

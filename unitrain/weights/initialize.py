@@ -54,6 +54,14 @@ def initialize(graph: Graph, seed: int) -> dict[str, npt.NDArray[np.float32]]:
 
 def draw(parameter: Parameter, generator: np.random.Generator) -> npt.NDArray[np.float64]:
     """Draw one parameter in float64."""
+    values = _drawn(parameter, generator)
+    if parameter.raised is not None:
+        first, end, by = parameter.raised
+        values[first:end] += by
+    return values
+
+
+def _drawn(parameter: Parameter, generator: np.random.Generator) -> npt.NDArray[np.float64]:
     shape = parameter.shape
     initializer: Initializer = parameter.initializer
     match initializer:

@@ -20,7 +20,10 @@ from unitrain.spec.model import ModelSpec
 from unitrain.weights.initialize import initialize
 
 # One case of each layer, and all of those for which Keras lacks something.
-OURS = ("pool", "padding", "conv", "rms_norm", "upsample", "gelu", "selu", "relu", "hard", "dropout", "resize", "scale")
+OURS = (
+    *("pool", "padding", "conv", "rms_norm", "upsample", "gelu", "selu", "relu", "hard", "dropout", "resize", "scale"),
+    "gru",
+)
 FIRST = {case.layer.type: case for case in reversed(CASES)}
 CHOSEN = [case for case in CASES if case is FIRST[case.layer.type] or any(word in case.layer.type for word in OURS)]
 
@@ -44,7 +47,9 @@ def suite(cases):
             given[f"x{number}_{position}"] = array
             inputs[f"x{number}_{position}"] = case_graph(case).inputs[name].model_dump()
             names.append(f"x{number}_{position}")
-        layers.append({**case.layer.to_plain(), "name": f"y{number}", "inputs": names})
+        sides = {field: list(given) for field, given in case.layer.sides(names).items()}
+        main = names[: len(names) - sum(map(len, sides.values()))]
+        layers.append({**case.layer.to_plain(), "name": f"y{number}", "inputs": main, **sides})
         outputs.append(f"y{number}")
     graph = resolve(ModelSpec.model_validate({"inputs": inputs, "layers": layers, "outputs": outputs}))
     return graph, initialize(graph, 3), given
@@ -72,10 +77,11 @@ def test_every_layer_loads_in_a_process_without_our_code(tmp_path):
 
 def test_every_layer_of_ours_has_a_counterpart():
     """A layer that the export does not know would need an import to be loaded."""
-    from unitrain.backends.keras import model, registry  # noqa: F401  # registers all of them
+    from unitrain.backends.keras import model, recurrent, registry  # noqa: F401  # registers all of them
 
     # Models of 16 bits alone have these, and none is exported.
-    of_16_bits = {*registry.WIDE.values(), registry.Bias}
+    of_16_bits = {thing for thing in registry.WIDE.values() if isinstance(thing, type)}
+    of_16_bits |= {registry.Bias, recurrent.WidePolicy}
     ours = {thing for name, thing in keras.saving.get_custom_objects().items() if name.startswith("unitrain>")}
     assert ours > of_16_bits
     assert ours - of_16_bits <= standalone.LAYERS.keys() | standalone.OPERATIONS.keys()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conformance.cases import CASES, Array, case_graph, case_inputs, case_weights, suite_graph
+from conformance.cases import CASES, Array, Case, case_graph, case_inputs, case_weights, suite_graph
 from hypothesis import given, settings, strategies
 from onnx.reference import ReferenceEvaluator
 
@@ -22,6 +22,7 @@ from unitrain.backends.onnx.program import OnnxProgram
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
+from unitrain.spec.layers import RecurrentLayer
 from unitrain.spec.model import ModelSpec
 from unitrain.verify.verdict import judge
 from unitrain.weights.initialize import initialize
@@ -133,12 +134,20 @@ def test_models_are_checked_and_every_tensor_has_a_shape(opset: int) -> None:
         if constants.issuperset(node.input):
             continue  # a turned parameter
         dims = described[node.output[0]]
-        assert dims[0].dim_param == "batch", node.name
-        assert all(dim.dim_value > 0 for dim in dims[1:]), node.name
+        # ONNX's recurrent operators have the steps before the batch.
+        assert [dim.dim_param for dim in dims if not dim.dim_value] == ["batch"], node.name
 
 
 # onnx 1.23's evaluator reads beyond the input of a 1d max pool with padding.
 BEYOND_THE_EVALUATOR = {"max_pool1d kernel_size=3 padding=1 strides=1 on 5x4"}
+
+
+def beyond_its_operators(case: Case) -> bool:
+    """Whether the evaluator leaves out what a recurrent layer needs: ``sequence_lens``, and ReLU in ``RNN``."""
+    layer = case.layer
+    if not isinstance(layer, RecurrentLayer):
+        return False
+    return (layer.mask is not None and layer.returns != "sequence") or getattr(layer, "nonlinearity", "") == "relu"
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -146,7 +155,7 @@ def test_onnx_own_evaluator_agrees(precision: Precision) -> None:
     """Another implementation of ONNX computes the same: the models mean what onnxruntime makes of them."""
     faults = []
     for case in CASES:
-        if case.label in BEYOND_THE_EVALUATOR:
+        if case.label in BEYOND_THE_EVALUATOR or (precision == "float32" and beyond_its_operators(case)):
             continue
         graph, weights, inputs = case_graph(case), case_weights(case), case_inputs(case)
         given = {name: array.astype(precision) if array.dtype.kind == "f" else array for name, array in inputs.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import keras
@@ -94,6 +95,7 @@ class Context:
         swapped: str | None = None,
         wide: bool = False,
         owner: str | None = None,
+        call: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> KerasTensor:
         """Apply a Keras layer, in the working precision and under the node's name.
@@ -107,8 +109,8 @@ class Context:
         part
             Tells helper layers of one node apart: the layer is called ``node.part``.
         weights
-            Local parameter name to the layer's attribute. A layer with weights is named after the node that
-            owns them, and made once: shared nodes call the same layer.
+            Local parameter name to the layer's attribute, or the path to it. A layer with weights is named after the
+            node that owns them, and made once: shared nodes call the same layer.
         swapped
             Local name of the parameter whose last two axes Keras has the other way round.
         wide
@@ -116,6 +118,8 @@ class Context:
             where mixed precision is to compute in float32.
         owner
             Node after which a layer with weights is named, if not the one that owns this node's: of tied weights.
+        call
+            What the layer is called with beside the inputs, by name.
         options
             The layer's arguments.
         """
@@ -133,11 +137,11 @@ class Context:
         if name not in self.parts.layers:
             self.parts.layers[name] = (WIDE[kind] if wide else kind)(name=name, dtype=precision, **options)
         layer = self.parts.layers[name]
-        output = layer(inputs)
+        output = layer(inputs, **(call or {}))
         table = self.node.layer.parameters(*self.node.input_shapes)
         for local, attribute in (weights or {}).items():
             if local in table:
-                binding = Binding(getattr(layer, attribute), table[local].shape, local == swapped)
+                binding = Binding(attrgetter(attribute)(layer), table[local].shape, local == swapped)
                 self.parts.bindings[self.node.parameters[local]] = binding
         return self.apply(keras.layers.Identity, output, part=f"{part}.rounded".lstrip(".")) if wide else output
 

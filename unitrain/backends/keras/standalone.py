@@ -35,6 +35,7 @@ from unitrain.backends.keras.embedding import TableStarts
 from unitrain.backends.keras.norm import UnscaledRMSNormalization
 from unitrain.backends.keras.pool import WindowPooling
 from unitrain.backends.keras.position import FixedPosition
+from unitrain.backends.keras.recurrent import GRUOfVectors
 from unitrain.backends.keras.registry import KerasLayer, KerasTensor
 from unitrain.backends.keras.resize import Resizing2D
 from unitrain.backends.keras.shape import BilinearUpSampling2D, Pad, Subsample
@@ -65,6 +66,8 @@ def own_layer(layer: KerasLayer) -> KerasLayer:
     if type(layer) not in LAYERS:
         return layer
     own = LAYERS[type(layer)](layer)
+    if own.built:
+        return own
     own.build(layer.get_build_config()["input_shape"])
     if own.weights:
         own.set_weights(layer.get_weights())
@@ -88,6 +91,15 @@ def _number_tokens(layer: KerasLayer) -> KerasLayer:
     features = layer.get_build_config()["input_shape"][-1]
     options = {"bias_axes": "fw" if layer.shifts else None, "name": layer.name, "dtype": layer.dtype_policy}
     return keras.layers.EinsumDense("bf,fw->bfw", output_shape=(features, layer.width), **options)
+
+
+def _gru(layer: KerasLayer) -> KerasLayer:
+    own = keras.layers.GRU.from_config(layer.get_config())
+    kernel, recurrent = layer.cell.kernel, layer.cell.recurrent_kernel
+    own.build((None, None, kernel.shape[0]))
+    biases = [layer.cell.joined_bias()] if layer.cell.use_bias else []
+    own.set_weights([np.asarray(weight) for weight in (kernel, recurrent, *biases)])
+    return own
 
 
 def _table_starts(layer: KerasLayer, index: KerasTensor) -> KerasTensor:
@@ -201,6 +213,7 @@ def _window_pooling(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
 LAYERS: dict[type, Callable[[KerasLayer], KerasLayer]] = {
     ChannelScale: _channel_scale,
     CounterDropout: _dropout,
+    GRUOfVectors: _gru,
     GroupedConv1D: _as(keras.layers.Conv1D),
     GroupedConv2D: _as(keras.layers.Conv2D),
     NumberTokens: _number_tokens,

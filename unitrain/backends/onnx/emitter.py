@@ -64,17 +64,18 @@ def axis_in(axis: int, rank: int, layout: Layout) -> int:
 
 @dataclass
 class Operator:
-    """One operator before it is written: names may still change."""
+    """One operator before it is written: names may still change. ``others`` are outputs behind the first."""
 
     kind: str
     name: str
     inputs: list[str]
     output: str
     attributes: dict[str, Any] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
 
     def to_proto(self) -> NodeProto:
         """Write it down."""
-        return helper.make_node(self.kind, self.inputs, [self.output], name=self.name, **self.attributes)
+        return helper.make_node(self.kind, self.inputs, [self.output, *self.others], name=self.name, **self.attributes)
 
 
 class Emitter:
@@ -158,6 +159,7 @@ class Emitter:
         for operator in self.operators[start:]:
             operator.inputs = [names.get(name, name) for name in operator.inputs]
             operator.output = names.get(operator.output, operator.output)
+            operator.others = [names.get(name, name) for name in operator.others]
 
     def protos(self) -> tuple[list[NodeProto], list[TensorProto]]:
         """Write down the operators, and the initializers that they read."""
@@ -182,6 +184,13 @@ class LayerEmitter:
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator and return its output; an optional input that is left out is an empty name."""
         return self.graph.add(kind, f"{self.node.name}.{kind.lower()}", inputs, **attributes)
+
+    def ops(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add an operator and return its first ``count`` outputs."""
+        first = self.op(kind, *inputs, **attributes)
+        others = [self.graph.unique(f"{first}.{number}") for number in range(1, count)]
+        self.graph.operators[-1].others = others
+        return [first, *others]
 
     def number(self, value: float) -> str:
         """Hold a number in the working precision."""

@@ -21,7 +21,7 @@ from unitrain.spec.layers.base import LayerSpec
 
 @dataclass(frozen=True)
 class Layout:
-    """How a canonical array becomes torch's: its axes reordered by ``axes``, then ``merged`` first ones joined.
+    """How a canonical array becomes torch's: blocks and axes reordered, then ``merged`` first ones joined.
 
     Parameters
     ----------
@@ -29,13 +29,17 @@ class Layout:
         For each axis of torch's array the canonical axis, or None for the same order.
     merged
         Join the first two axes after reordering, and put an axis of size 1 behind them (depthwise kernels).
+    blocks
+        For each equal block of torch's rows the block of canonical columns that it is (gates), or None.
     """
 
     axes: tuple[int, ...] | None = None
     merged: bool = False
+    blocks: tuple[int, ...] | None = None
 
     def to_torch(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Bring a canonical array into torch's layout."""
+        array = _reordered(array, self.blocks)
         if self.axes is not None:
             array = array.transpose(self.axes)
         if self.merged:
@@ -45,9 +49,19 @@ class Layout:
     def to_canonical(self, array: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """Bring torch's array into the canonical layout, of ``shape``."""
         if self.axes is None:
-            return np.ascontiguousarray(array).reshape(shape)
-        array = array.reshape([shape[axis] for axis in self.axes])
-        return np.ascontiguousarray(array.transpose(np.argsort(self.axes)))
+            array = array.reshape(shape)
+        else:
+            array = array.reshape([shape[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
+        back = None if self.blocks is None else tuple(np.argsort(self.blocks))
+        return np.ascontiguousarray(_reordered(array, back))
+
+
+def _reordered(array: npt.NDArray[Any], blocks: tuple[int, ...] | None) -> npt.NDArray[Any]:
+    """Put equal blocks of the last axis into another order."""
+    if blocks is None:
+        return array
+    parts = np.split(array, len(blocks), axis=-1)
+    return np.concatenate([parts[block] for block in blocks], axis=-1)
 
 
 SAME = Layout()

@@ -39,6 +39,7 @@ from unitrain.spec.layers.conv import (
 from unitrain.spec.layers.dense import Dense
 from unitrain.spec.layers.dropout import Dropout, DroppingLayer, StochasticDepth
 from unitrain.spec.layers.embedding import Embedding
+from unitrain.spec.layers.mask import LengthMask, PaddingMask
 from unitrain.spec.layers.merge import Add, Concatenate, Multiply
 from unitrain.spec.layers.norm import BatchNorm, GroupedNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 from unitrain.spec.layers.pool import (
@@ -53,6 +54,7 @@ from unitrain.spec.layers.pool import (
 )
 from unitrain.spec.layers.position import PositionEmbedding, SinusoidalPosition
 from unitrain.spec.layers.projection import TiedProjection
+from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
 from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 from unitrain.spec.layers.tabular import FeatureTokens
@@ -91,6 +93,11 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     Embedding,
     FeatureTokens,
     TiedProjection,
+    Lstm,
+    Gru,
+    SimpleRnn,
+    LengthMask,
+    PaddingMask,
     Attention,
     PositionEmbedding,
     SinusoidalPosition,
@@ -165,6 +172,7 @@ __all__ = [
     "GlobalMaxPool",
     "GroupNorm",
     "GroupedNorm",
+    "Gru",
     "HardSigmoid",
     "HardSwish",
     "InstanceNorm",
@@ -172,6 +180,8 @@ __all__ = [
     "LayerScale",
     "LayerSpec",
     "LeakyRelu",
+    "LengthMask",
+    "Lstm",
     "Matmul",
     "MaxPool1d",
     "MaxPool2d",
@@ -180,6 +190,7 @@ __all__ = [
     "Mean",
     "Multiply",
     "Padding",
+    "PaddingMask",
     "Parameter",
     "PatchEmbedding",
     "Permute",
@@ -188,6 +199,7 @@ __all__ = [
     "PositionEmbedding",
     "Power",
     "Prelu",
+    "RecurrentLayer",
     "Relu",
     "Relu6",
     "Reshape",
@@ -203,6 +215,7 @@ __all__ = [
     "Shift",
     "Sigmoid",
     "Silu",
+    "SimpleRnn",
     "SinusoidalPosition",
     "Slice",
     "Softmax",

@@ -43,6 +43,8 @@ class Parameter:
         False for running statistics.
     decay
         Whether weight decay applies by default: to kernels and tables, not to biases and norms.
+    raised
+        ``(first, end, by)``: elements of a vector that start higher than drawn.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class Parameter:
     fans: tuple[int, int] = (1, 1)
     trainable: bool = True
     decay: bool = False
+    raised: tuple[int, int, float] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.initializer, Orthogonal) and len(self.shape) < 2:
