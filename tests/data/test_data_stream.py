@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,15 +179,20 @@ def test_a_bad_number_is_told_with_its_sample(tmp_path, small_pieces, bad):
         refuses(path, "sample 171", overrides=[f"data.stream={stream}"])
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process' own peak")
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    """Peak memory of a fit on a file of 300 MB, above that of a fit on one of 3 MB, in a process of its own."""
+    """Peak memory of a fit on a file of 300 MB, above that of a fit on one of 3 MB, in a process of its own.
+
+    Linux's ``VmHWM`` is the process' own; ``ru_maxrss`` begins at the peak of the process that started it.
+    """
     path = write(tmp_path, KINDS["numbers"])
     script = textwrap.dedent(
         """
-        import resource, sys
+        import pathlib, sys
         from unitrain.train.fit import fit
         fit(sys.argv[1], out=sys.argv[2], backend="numpy", overrides=["training.batch_size=1000", "training.epochs=1"])
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        status = pathlib.Path("/proc/self/status").read_text().splitlines()
+        print(next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:")))
         """
     )
     peaks = []
@@ -204,5 +210,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             check=True,
         )
         peaks.append(int(ran.stdout.split()[-1]))
-    print(peaks)
-    assert peaks[1] - peaks[0] < 250
+    assert peaks[1] - peaks[0] < 150
