@@ -30,7 +30,7 @@ from unitrain.verify.export import (
 )
 from unitrain.verify.export_files import check_place
 from unitrain.verify.runner import Cast
-from unitrain.verify.subject import embedding_sizes
+from unitrain.verify.subject import lookups
 from unitrain.verify.verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def describe(trained: TrainedRun, raw: Raw) -> described.Preprocessing:
     graph, state = trained.loaded.graph, trained.preprocessing
     inputs = {}
     for name, given in state.inputs.items():
-        sizes = embedding_sizes(graph, name)
+        sizes = lookups(graph, name).values()
         inputs[name] = tuple(
             to.Feature(feature.name, _step(feature.name, feature.encoder, raw, min(sizes, default=None), trained))
             for feature in given.features

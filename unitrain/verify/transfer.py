@@ -11,7 +11,7 @@ import numpy as np
 from unitrain.spec.errors import InputError
 from unitrain.verify.findings import MODEL, Finding, TensorName
 from unitrain.verify.runner import Array, Runner
-from unitrain.verify.subject import Subject, embeddings
+from unitrain.verify.subject import Subject, lookups
 from unitrain.verify.verdict import Verdict
 from unitrain.weights.random import stream
 from unitrain.weights.store import load_weights, save_tensors
@@ -62,21 +62,21 @@ def transfer(subject: Subject, runner: Runner) -> Iterator[Finding]:
 
 
 def _outside(subject: Subject, runner: Runner) -> Iterator[Finding]:
-    """See that indices outside the table of an embedding are refused, where a framework may wrap or crash."""
+    """See that indices outside what they look up in are refused, where a framework may wrap or crash."""
     program = runner.program("model", subject.graph, subject.weights)
     inputs = subject.batch(0).inputs
     for name in subject.graph.inputs:
-        for part, vocabulary in embeddings(subject.graph, name).items():
-            for index in (-1, vocabulary):
+        for part, rows in lookups(subject.graph, name).items():
+            for index in (-1, rows):
                 wrong = inputs[name].copy()
-                wrong.flat[-1] = index
+                wrong[-1] = index
                 try:
                     program.predict({**inputs, name: wrong})
-                    reason = f"an index outside the table, {index} of 0 .. {vocabulary - 1}, is not refused"
+                    reason = f"an index outside, {index} of 0 .. {rows - 1}, is not refused"
                 except InputError:
                     reason = ""
                 except Exception as error:  # an error, and not the clear one
-                    reason = f"an index outside the table raises {type(error).__name__}, which does not name the layer"
+                    reason = f"an index outside raises {type(error).__name__}, which does not name the layer"
                 yield Finding(
                     runner.label,
                     TensorName("transfer", part, f"index {index}", "inference"),

@@ -14,6 +14,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     dense,
     dropout,
     embedding,
+    gate,
     merge,
     norm,
     pool,
@@ -21,6 +22,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     projection,
     resize,
     shape,
+    similarity,
     tabular,
     vision,
 )

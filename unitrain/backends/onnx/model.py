@@ -21,6 +21,7 @@ from unitrain.backends.onnx import (  # noqa: F401
     dense,
     dropout,
     embedding,
+    gate,
     merge,
     norm,
     pool,
@@ -28,6 +29,7 @@ from unitrain.backends.onnx import (  # noqa: F401
     projection,
     resize,
     shape,
+    similarity,
     tabular,
     vision,
 )

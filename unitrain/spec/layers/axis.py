@@ -100,6 +100,33 @@ class Select(LayerSpec):
         return (*shape[:axis], *shape[axis + 1 :])
 
 
+class Gather(LayerSpec):
+    """Positions of the first axis by their numbers: ``[length, ...]`` and indices ``[count]`` to ``[count, ...]``.
+
+    Parameters
+    ----------
+    indices
+        Integers, counted from 0; one outside ``0 .. length - 1`` is an error.
+    """
+
+    accepts: ClassVar[Literal["float", "integer", "any"]] = "any"
+    side_inputs: ClassVar[Mapping[str, ValueType]] = {"indices": "integer"}
+
+    type: Literal["gather"] = "gather"
+    indices: InputNames
+
+    def side_shapes(self, *inputs: Shape) -> dict[str, tuple[Wanted, ...]]:
+        """Return any count."""
+        return {"indices": ((None,),)}
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Put the count for the length."""
+        shape, indices = inputs
+        if not shape:
+            raise ShapeError(f"needs an input with an axis, and got {show_shape(shape)}")
+        return (*indices, *shape[1:])
+
+
 class Stack(LayerSpec):
     """Put inputs of one shape side by side along a new axis, counted in the result without the batch."""
 
