@@ -13,6 +13,7 @@ from faults import (
     onnx_faults,
     program_faults,
     reference_faults,
+    sequence_faults,
     training_faults,
     vision_faults,
 )
@@ -30,6 +31,7 @@ FAULTS: tuple[Fault, ...] = (
     *onnx_faults.FAULTS,
     *reference_faults.FAULTS,
     *vision_faults.FAULTS,
+    *sequence_faults.FAULTS,
 )
 STEPS = 8
 

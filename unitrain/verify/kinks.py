@@ -28,7 +28,7 @@ KINKS: dict[str, tuple[float, ...]] = {
 # Layers that approach a line or a constant far out, and what lies there.
 SATURATING = ("elu", "selu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax")
 EXTREMES = (1000.0, -1000.0, 25.0, -25.0)
-CHOOSING = ("max_pool1d", "max_pool2d", "max_pool3d", "global_max_pool")
+CHOOSING = ("max_pool1d", "max_pool2d", "max_pool3d", "global_max_pool", "max")
 
 
 def with_kinks(node: Node, x: Array) -> Array:
@@ -111,4 +111,6 @@ def _chosen(node: Node, x: Array) -> Array:
 
 
 def _alone(node: Node) -> Node:
-    return Node(node.name, node.layer, ("x",), node.input_shapes, node.output_shape, node.dtype, {})
+    # Without side inputs: a mask leaves out some, and the others are chosen from alike.
+    layer = node.layer.model_copy(update=dict.fromkeys(node.layer.side_inputs))
+    return Node(node.name, layer, ("x",), node.input_shapes[:1], node.output_shape, node.dtype, {})

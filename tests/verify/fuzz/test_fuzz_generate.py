@@ -21,7 +21,7 @@ from unitrain.verify.fuzz.coverage import KINDS, Coverage, possible
 from unitrain.verify.fuzz.fields import option_of, options
 from unitrain.verify.fuzz.generate import TURNS, WEIGHTS, draw_case, draw_model
 
-COUNT = 400
+COUNT = 600
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,8 @@ class Attention(LayerSpec):
 
     def side_shapes(self, *inputs: Shape) -> dict[str, tuple[Wanted, ...]]:
         """Keys and values are a sequence; the mask is as long as they are, which `output_shape` checks."""
-        return {"key_value": ((None, None),), "mask": ((None,),)}
+        require_rank(inputs[0], 2, "(length, channel)")
+        return {"key_value": ((None, None),), "mask": ((inputs[0][0] if self.key_value is None else None,),)}
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Return the length of the queries and the width."""

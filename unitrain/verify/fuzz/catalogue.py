@@ -91,10 +91,10 @@ def draw_layer(
     return None
 
 
-def _fits(layer: type[LayerSpec], generator: np.random.Generator, pins: Row, rank: int | None = None) -> Drawn | None:
+def _fits(layer: type[LayerSpec], generator: np.random.Generator, pins: Row, ranks: frozenset[int]) -> Drawn | None:
     """Try a layer with some options settled on inputs of several shapes; return it as it fits one of them."""
     for _ in range(TRIES):
-        shapes = (draw_shape(generator, rank),) * max(layer.arity[0], 1)
+        shapes = (draw_shape(generator, pick(generator, sorted(ranks))),) * max(layer.arity[0], 1)
         drawn = draw_layer(layer, generator, shapes, pins)
         if drawn is not None:
             return drawn
@@ -105,12 +105,17 @@ def _fits(layer: type[LayerSpec], generator: np.random.Generator, pins: Row, ran
 def profile(layer: type[LayerSpec]) -> Profile:
     """Find out by trying what a layer can be; always the same."""
     generator = stream(0, "fuzz", "profile", kind_of(layer))
+    every = range(len(RANKS))
+    reads = frozenset(rank for rank in every if _fits(layer, generator, {}, frozenset({rank})) is not None)
     possible = {
-        name: tuple(option for option in choices if _fits(layer, generator, _row(layer, name, option)) is not None)
+        name: tuple(
+            option
+            for option in choices
+            if reads and _fits(layer, generator, _row(layer, name, option), reads) is not None
+        )
         for name, choices in options(layer).items()
     }
-    reads = frozenset(rank for rank in range(len(RANKS)) if _fits(layer, generator, {}, rank) is not None)
-    given = [_fits(layer, generator, {}, rank) for rank in reads for _ in range(12)]
+    given = [_fits(layer, generator, {}, frozenset({rank})) for rank in reads for _ in range(12)]
     return Profile(possible, reads, frozenset(len(drawn.shape) for drawn in given if drawn is not None))
 
 
@@ -129,7 +134,7 @@ def rows(spec: type[BaseModel]) -> tuple[Row, ...]:
             free = [option for option in rest if not (option.label == "false" and _initialisers(name, waiting))]
             if free and name not in row:
                 row |= _row(spec, name, free[0])
-        while layer is not None and row and _fits(layer, generator, row) is None:
+        while layer is not None and row and _fits(layer, generator, row, profile(layer).reads) is None:
             del row[pick(generator, list(row))]
         for name, option in row.items():
             if option in waiting[name]:

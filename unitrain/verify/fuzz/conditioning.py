@@ -13,7 +13,7 @@ from __future__ import annotations
 from math import prod
 
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers import BatchNorm, GroupedNorm, LayerNorm, Multiply, RmsNorm
+from unitrain.spec.layers import BatchNorm, GroupedNorm, LayerNorm, Matmul, Multiply, Power, RmsNorm
 
 DEGREE, FEWEST = 6, 3
 
@@ -27,8 +27,11 @@ def _degrees(graph: Graph) -> dict[str, int]:
     """Return of how many factors the products at each node are."""
     degrees = dict.fromkeys(graph.inputs, 1)
     for node in graph.nodes:
-        join = sum if isinstance(node.layer, Multiply) else max
-        degrees[node.name] = join([degrees[name] for name in node.inputs])
+        join = sum if isinstance(node.layer, (Multiply, Matmul)) else max
+        degree = join([degrees[name] for name in node.inputs])
+        if isinstance(node.layer, Power):
+            degree *= max(1, int(abs(node.layer.exponent)))
+        degrees[node.name] = degree
     return degrees
 
 

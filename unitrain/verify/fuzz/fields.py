@@ -186,7 +186,9 @@ def _tuple(arguments: Sequence[Any], name: str) -> list[Option]:
     leaves = _leaves(arguments)
     if leaves is None:
         parts = [_unique(_of_type(argument, [], name)) for argument in arguments]
-        return [Option("stated", lambda g, s: [pick(g, part).draw(g, s) for part in parts], lambda v: True)]
+        return [
+            Option("stated", lambda g, s: [pick(g, part).draw(g, s) for part in parts], lambda v: isinstance(v, tuple))
+        ]
     least, count = leaves
     most = max(MOST.get(name, least + 2), least + 1)
 

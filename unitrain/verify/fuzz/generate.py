@@ -56,18 +56,20 @@ def draw_model(seed: int, number: int) -> ModelSpec:
     """Draw a model that resolves: 1 to 9 layers, blocks counted as one, on 1 to 3 inputs, with one output or more."""
     for attempt in range(1000):
         generator = stream(seed, "fuzz", number, attempt)
-        # Once in a while two layers whose turn it is cannot stand in one model: then one has to do.
-        model = _draw(generator, seed, number, TURNS[number % len(TURNS)] if attempt < 20 else 1)
+        # Once in a while two layers whose turn it is cannot stand in one model: then one has to do. A pair may be badly
+        # conditioned by itself, as a norm of what was pooled to one position.
+        turns = TURNS[number % len(TURNS)] if attempt < 100 else 1
+        model = _draw(generator, seed, number, turns, PAIRS[number % len(PAIRS)] if attempt < 200 else 0)
         if model is not None:
             return model
     raise AssertionError("a model is drawn in far fewer attempts")
 
 
-def _draw(generator: np.random.Generator, seed: int, number: int, turns: int) -> ModelSpec | None:
+def _draw(generator: np.random.Generator, seed: int, number: int, turns: int, pairs: int) -> ModelSpec | None:
     sketch = Sketch(generator)
     place = number % len(TURNS)
     rows_wanted = [turn(seed, _before(TURNS, number) + step) for step in range(turns)]
-    pairs_wanted = [pair_turn(seed, _before(PAIRS, number) + step) for step in range(PAIRS[place])]
+    pairs_wanted = [pair_turn(seed, _before(PAIRS, number) + step) for step in range(pairs)]
     others = int(generator.integers(0, OTHERS[place] + 1))
     wanted: list[Any] = [*rows_wanted, *pairs_wanted, *[None] * others]
     for index in generator.permutation(len(wanted)):

@@ -59,6 +59,11 @@ NUMBERS: Mapping[str, tuple[float | int, ...]] = {
     "slope": (0.0, 0.01, 0.3, 1.0),
     "alpha": (0.0, 0.3, 1.0, 1.7),
     "value": (-0.5, 0.0, 0.75),
+    "amount": (-0.5, 0.75),
+    # Of small and negative numbers no other power is moderate.
+    "exponent": (1.0, 2.0, 3.0),
+    "rotary_base": (100.0, 10000.0),
+    "base": (100.0, 10000.0),
     "low": (-0.5, -0.05),
     "high": (0.05, 0.5),
     "stddev": (0.05, 0.3),
@@ -151,6 +156,13 @@ def _stated(draw: Draw) -> tuple[Option, ...]:
     return (NONE, Option("stated", draw, lambda value: value is not None))
 
 
+def _one_of(*numbers: float) -> tuple[Option, ...]:
+    def option(number: float) -> Option:
+        return Option(f"{number:g}", lambda generator, shapes: number, lambda value: value == number)
+
+    return tuple(map(option, numbers))
+
+
 # What depends on the shape of the input; for a loss that is the output it trains.
 SHAPED: Mapping[str, tuple[Option, ...]] = {
     "reshape.shape": (
@@ -169,6 +181,7 @@ SHAPED: Mapping[str, tuple[Option, ...]] = {
         Option("0", _amounts(True), lambda value: not any(map(any, value))),
         Option("more", _amounts(False), lambda value: any(map(any, value))),
     ),
+    "scale.factor": _one_of(-1.5, 0.0, 0.5),
     "softmax.axis": (
         Option("from the front", _axis(1), lambda value: value >= 0),
         Option("from the back", _axis(-1), lambda value: value < 0),

@@ -44,7 +44,13 @@ def flat_model(graph: Graph) -> Plain:
         fields = {key: value for key, value in node.layer.to_plain().items() if key not in ("name", "inputs")}
         # The activation that a layer names is a node of its own.
         fields.pop("activation", None)
-        layers.append({**fields, "name": names[node.name], "inputs": [names.get(name, name) for name in node.inputs]})
+        reads = [names.get(name, name) for name in node.inputs]
+        sides = node.layer.sides(reads)
+        main = reads[: len(reads) - sum(map(len, sides.values()))]
+        sides_read = {field: list(given) for field, given in sides.items()}
+        # Every layer has weights of its own: a tied one too.
+        fields = {key: value for key, value in fields.items() if key not in node.layer.ties.values()}
+        layers.append({**fields, **sides_read, "name": names[node.name], "inputs": main})
     inputs = {name: given.to_plain() for name, given in graph.inputs.items()}
     return {"inputs": inputs, "layers": layers, "outputs": [names[node] for node in graph.outputs.values()]}
 

@@ -7,14 +7,17 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from unitrain.spec.layers.base import LayerSpec, Shape
+from unitrain.spec.layers.base import LayerSpec, Shape, ShapeError
 from unitrain.verify.fuzz.catalogue import Drawn, Row, draw_layer, draw_shape, drawable, profile
 from unitrain.verify.fuzz.hints import pick
 
 # How often what is added applies an earlier layer or block again, is a block, is a layer of several inputs: there are
 # few kinds of these, and they make the graph.
 AGAIN, BLOCKS, SEVERAL = 0.2, 0.35, 0.25
+# How often a layer is given each of the side inputs that it may have.
+SIDES = 0.4
 MOST_INPUTS = 3
 TRIES = 60
 
@@ -183,9 +186,53 @@ class Sketch:
     def _append_layer(self, drawn: Drawn, sources: list[Value]) -> None:
         integer = _integer(drawn, sources)
         shapes = tuple((source.shape, source.integer) for source in sources)
-        name = self._append(drawn.fields, sources, [("", drawn.shape)], integer)
+        name = self._append(
+            self._with_sides(drawn, shapes, sum(not source.name for source in sources)),
+            sources,
+            [("", drawn.shape)],
+            integer,
+        )
         if not integer:
             self.calls.append(_Call({"type": "shared", "layer": name}, shapes, (("", drawn.shape),)))
+
+    def _with_sides(self, drawn: Drawn, shapes: tuple[tuple[Shape, bool], ...], pending: int) -> dict[str, Any]:
+        """Return a layer's fields with side inputs, where values of their shapes are there or may be added."""
+        main = tuple(shape for shape, _ in shapes)
+        fields, given = dict(drawn.fields), main
+        for name, kind in type(drawn.layer).side_inputs.items():
+            if not self.chance(SIDES):
+                continue
+            try:
+                asked = type(drawn.layer).model_validate({**fields, name: ["given"]}).side_shapes(*main)[name]
+                wanted = [
+                    tuple(int(self.generator.integers(2, 6)) if extent is None else extent for extent in shape)
+                    for shape in asked
+                ]
+                trial = {**fields, name: ["given"] * len(wanted)}
+                type(drawn.layer).model_validate(trial).output_shape(*given, *wanted)
+            except (ValidationError, ShapeError):
+                continue
+            values = [self._side(shape, kind == "integer", pending) for shape in wanted]
+            if all(value is not None for value in values):
+                fields[name] = [value.name for value in values if value is not None]
+                given = (*given, *wanted)
+        return fields
+
+    def _side(self, shape: Shape, integer: bool, pending: int) -> Value | None:
+        """Return a value of a shape, or an input that is added; None where there is neither."""
+        fitting = [value for value in self.values if (value.shape, value.integer) == (shape, integer)]
+        if fitting and not integer:
+            fitting[-1].read = True
+            return fitting[-1]
+        if not self._may_open(pending):
+            return None
+        value = self._new_input(shape, integer)
+        self._join(value)
+        if integer:
+            # A mask.
+            self.inputs[value.name] |= {"low": 0, "high": 1}
+        value.read = True
+        return value
 
     def _append(
         self, fields: dict[str, Any], sources: list[Value], results: list[tuple[str, Shape]], integer: bool = False
@@ -260,7 +307,7 @@ class Sketch:
 
 
 def _integer(drawn: Drawn, sources: list[Value]) -> bool:
-    return sources[0].integer and drawn.layer.accepts == "any"
+    return drawn.layer.gives == "integer" or (sources[0].integer and drawn.layer.accepts == "any")
 
 
 def _reads(layer: type[LayerSpec], value: Value) -> bool:
