@@ -12,7 +12,7 @@ from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers.base import Shape
 from unitrain.spec.losses import Loss
-from unitrain.spec.model import ModelSpec
+from unitrain.spec.model import STEP_TYPES, ModelSpec
 from unitrain.spec.optimizers import Optimizer
 from unitrain.spec.schedules import PlateauSchedule, Schedule
 from unitrain.verify.fuzz.case import VerifyCase
@@ -130,7 +130,8 @@ def _bare(layers: list[dict[str, Any]], outputs: list[str]) -> list[dict[str, An
     names = [layer["name"] for layer in layers]
     chain = all(layer["inputs"] == [name] for layer, name in zip(layers[1:], names, strict=False))
     called = any(layer["type"] == "shared" for layer in layers)
-    if not chain or called or len(layers[0]["inputs"]) > 1 or outputs != names[-1:]:
+    sides = any(side in layer for layer in layers for side in STEP_TYPES[layer["type"]].side_inputs)
+    if not chain or called or sides or len(layers[0]["inputs"]) > 1 or outputs != names[-1:]:
         return layers
     return [{key: value for key, value in layer.items() if key not in ("name", "inputs")} for layer in layers]
 

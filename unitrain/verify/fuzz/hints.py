@@ -150,6 +150,8 @@ def _class(generator: Generator, shapes: Shapes) -> int:
 
 
 NONE = Option("none", lambda generator, shapes: None, lambda value: value is None)
+# A side input: the word stands for names that are found once the layer's shapes are known.
+GIVEN = Option("given", lambda generator, shapes: ["given"], lambda value: value is not None)
 
 
 def _stated(draw: Draw) -> tuple[Option, ...]:
