@@ -223,7 +223,12 @@ OPTIONS: dict[str, list[Option]] = {
         ({"axis": -1, "start": -3, "step": 2}, [WIDE]),
         ({"axis": -2, "stop": -1}, [SEQ]),
     ],
-    "split": [({"part": 1}, [ROW]), ({"axis": 1, "parts": 3, "part": 2}, [WIDE]), ({"part": 0, "axis": 0}, [TINY])],
+    "split": [
+        ({"part": 1}, [ROW]),
+        ({"axis": 1, "parts": 3, "part": 2}, [WIDE]),
+        ({"part": 0, "axis": 0}, [TINY]),
+        ({"part": 1, "axis": 0, "sizes": [2, 4, 1]}, [LONG]),
+    ],
     "select": [({}, [SEQ]), ({"axis": 1, "index": -1}, [IMG]), ({"axis": -1, "index": 2}, [ROW])],
     "gather": [
         ({"indices": "given"}, [SEQ, (3,)]),

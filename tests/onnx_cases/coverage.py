@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from textwrap import wrap
 
-from onnx_cases import activations, norms, products, shapes, training, windows
+from onnx_cases import activations, axes, norms, products, shapes, training, windows
 from onnx_cases.activations import plain
 from onnx_cases.node_case import Outcome, Translator, judge, node_cases
 from onnx_cases.shapes import joined
@@ -20,8 +20,19 @@ OPERATORS: dict[str, tuple[int, tuple[Translator, ...]]] = {
     "AveragePool": (16, (windows.average_pool,)),
     "GlobalAveragePool": (2, (windows.global_average_pool,)),
     "GlobalMaxPool": (2, (windows.global_max_pool,)),
-    "ReduceMean": (8, (windows.reduce_mean,)),
-    "ReduceMax": (8, (windows.reduce_max,)),
+    "ReduceMean": (8, (axes.reduced("mean"), windows.reduce_mean)),
+    "ReduceMax": (8, (axes.reduced("max"), windows.reduce_max)),
+    "ReduceSum": (10, (axes.reduced("sum"),)),
+    "Slice": (5, (axes.slice_axes,)),
+    "Split": (12, (axes.split,)),
+    "GatherND": (3, (axes.gather_nd,)),
+    "Sub": (8, (joined("subtract"),)),
+    "Div": (3, (axes.quotient,)),
+    "Pow": (1, (axes.power,)),
+    "Reciprocal": (2, (axes.with_number("power", exponent=-1.0),)),
+    "Sqrt": (2, (axes.with_number("power", exponent=0.5),)),
+    "Neg": (2, (axes.with_number("scale", factor=-1.0),)),
+    "Einsum": (2, (axes.einsum,)),
     "BatchNormalization": (4, (norms.batch_norm,)),
     "LayerNormalization": (19, (norms.layer_norm,)),
     "GroupNormalization": (2, (norms.group_norm,)),
@@ -77,6 +88,10 @@ WITHOUT_CASES = {
     "patch_embedding": "no case of Conv has windows as large as its strides",
     "squeeze_excite": "ONNX has no such operator",
     "stochastic_depth": "ONNX has no operator that drops samples",
+    "stack": "ONNX stacks sequences of tensors alone",
+    "shift": "no case of Add has a single number",
+    "cosine": "ONNX has no such operator",
+    "glu": "ONNX has no such operator",
     "class_token": "no case of Concat puts one row before others",
     "relu6": "no case of Clip has the limits 0 and 6",
 }

@@ -117,13 +117,15 @@ class NodeCase:
                 raise NotApplicable("an axis has size 0; ours have 1 or more")
         self.layers.add(fields["type"])
         names = [f"x{position}" for position in range(len(inputs))]
+        # A field may name one as a side input.
+        main = [name for name in names if name not in fields.values()]
         graph = resolve(
             ModelSpec(
                 inputs={
                     name: InputSpec(shape=array.shape[1:], dtype="integer" if array.dtype.kind in "iu" else "float")
                     for name, array in zip(names, inputs, strict=True)
                 },
-                layers=(layer_from_plain({**fields, "name": "layer", "inputs": names}),),
+                layers=(layer_from_plain({**fields, "name": "layer", "inputs": main}),),
             )
         )
         double = any(array.dtype == np.float64 for array in inputs)
