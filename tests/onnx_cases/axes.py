@@ -1,4 +1,4 @@
-"""Layers along one axis, arithmetic with a number, products. The case is one sample, so that all its axes can be named."""
+"""Layers along one axis, arithmetic with a number, products. The case is one sample, so that its axes can be named."""
 
 from __future__ import annotations
 

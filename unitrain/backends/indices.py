@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,12 @@ def check_indices(graph: Graph, inputs: Arrays) -> None:
     InputError
         An index is outside: names the layer, the index and the allowed range.
     """
-    for name, rows, given in graph.indexed:
-        refuse_outside(graph.node(name).layer.type, name, np.asarray(inputs[given]), rows)
+    for lookup in graph.lookups:
+        array = np.asarray(inputs[lookup.source])
+        used = array.reshape(len(array), prod(array.shape[1:]))
+        if len(lookup.places) < used.shape[1]:
+            used = used[:, lookup.places]
+        refuse_outside(graph.node(lookup.node).layer.type, lookup.node, used, lookup.rows)
 
 
 def refuse_outside(kind: str, name: str, indices: npt.NDArray[Any], rows: int) -> None:

@@ -223,7 +223,7 @@ def draw_input(graph: Graph, name: str, samples: int, generator: np.random.Gener
     given: InputSpec = graph.inputs[name]
     shape = (samples, *given.shape)
     if given.dtype == "integer":
-        tables = lookups(graph, name).values()
+        tables = [lookup.rows for lookup in graph.lookups if lookup.source == name]
         low = 0 if given.low is None else int(np.ceil(given.low))
         high = min([*tables, *([] if given.high is None else [int(np.floor(given.high)) + 1])], default=10)
         return generator.integers(low, max(high, low + 1), shape, dtype=np.int32)
@@ -233,11 +233,6 @@ def draw_input(graph: Graph, name: str, samples: int, generator: np.random.Gener
     low_end = given.low if given.low is not None else (given.high or 0.0) - 1.0
     high_end = given.high if given.high is not None else low_end + 1.0
     return generator.uniform(low_end, high_end, shape).astype(np.float32)
-
-
-def lookups(graph: Graph, name: str) -> dict[str, int]:
-    """Return the layers that look up by the indices of an integer input, and in how many rows."""
-    return {node: rows for node, rows, given in graph.indexed if given == name}
 
 
 def graph_dtype(graph: Graph, name: str) -> ValueType:
