@@ -65,6 +65,60 @@ def test_an_index_outside_is_named(
     assert (problem.found, problem.allowed) == (found, allowed)
 
 
+def test_columns_have_tables_of_their_own() -> None:
+    """What a slice or a part of an axis leaves out is not compared with the table behind it."""
+    graph = graph_of(
+        {"type": "select", "index": 0, "name": "first", "inputs": "row"},
+        {"type": "embedding", "name": "large", "vocabulary": 100, "width": 2},
+        {"type": "slice", "start": 1, "name": "rest", "inputs": "row"},
+        {"type": "reshape", "shape": [1, 2], "name": "turned"},
+        {"type": "split", "part": 1, "name": "last"},
+        {"type": "flatten", "name": "flat"},
+        {"type": "embedding", "name": "small", "vocabulary": 3, "width": 2},
+        {"type": "flatten", "name": "vector"},
+        {"type": "add", "inputs": ["large", "vector"]},
+        row=[3],
+    )
+    found = {lookup.node: (lookup.rows, lookup.source, list(lookup.places)) for lookup in graph.lookups}
+    assert found == {"large": (100, "row", [0]), "small": (3, "row", [2])}
+    check_indices(graph, {"row": np.array([[99, 1000, 2]])})
+    check_indices(graph, {"row": np.zeros((0, 3), np.int32)})
+    for wrong, name in (([100, 0, 0], "large"), ([0, 0, 3], "small")):
+        with pytest.raises(InputError, match=name):
+            check_indices(graph, {"row": np.array([[0, 0, 0], wrong])})
+
+
+def test_any_position_of_what_is_gathered_may_be_an_index() -> None:
+    graph = graph_of(
+        {"type": "stack", "inputs": ["left", "right"], "name": "both"},
+        {"type": "gather", "indices": "chosen", "name": "some"},
+        {"type": "permute", "axes": [1, 0], "name": "turned"},
+        {"type": "concatenate", "inputs": ["turned", "right_column"], "name": "all"},
+        {"type": "embedding", "name": "table", "vocabulary": 5, "width": 2},
+        left=[2],
+        right=[2],
+        chosen=[4],
+        right_column=[2, 1],
+    )
+    found = {(lookup.node, lookup.source): (lookup.rows, list(lookup.places)) for lookup in graph.lookups}
+    assert found == {
+        ("some", "chosen"): (2, [0, 1, 2, 3]),
+        ("table", "left"): (5, [0, 1]),
+        ("table", "right"): (5, [0, 1]),
+        ("table", "right_column"): (5, [0, 1]),
+    }
+    with pytest.raises(InputError, match="gather 'some' is given an index outside its input"):
+        check_indices(
+            graph,
+            {
+                "left": np.zeros((1, 2), np.int32),
+                "right": np.zeros((1, 2), np.int32),
+                "right_column": np.zeros((1, 2, 1), np.int32),
+                "chosen": np.array([[0, 1, 2, 0]]),
+            },
+        )
+
+
 def test_one_wrong_index_among_many_is_enough(graph: Graph) -> None:
     given = indices()
     given["left"][1, 0, 2] = 77
@@ -75,6 +129,23 @@ def test_one_wrong_index_among_many_is_enough(graph: Graph) -> None:
 def test_a_model_without_embeddings_takes_any_integers() -> None:
     graph = resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": [2]}}, "layers": [{"type": "relu"}]}))
     check_indices(graph, {"x": np.array([[-5, 10**6]])})
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gathering_outside_is_refused(backend: str, index: int) -> None:
+    given = {"x": {"shape": [2, 3]}, "chosen": {"shape": [4], "dtype": "integer"}}
+    layer = {"type": "gather", "name": "some", "inputs": "x", "indices": "chosen"}
+    graph = resolve(ModelSpec.model_validate({"inputs": given, "layers": [layer]}))
+    program = load_backend(backend).compile(graph, {}, Settings())
+    x = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+    found = program.predict({"x": x, "chosen": np.array([[1, 0, 1, 1]], np.int32)})["some"]
+    np.testing.assert_array_equal(found, x[:, [1, 0, 1, 1]])
+    with pytest.raises(InputError) as caught:
+        program.predict({"x": x, "chosen": np.array([[1, 0, index, 1]], np.int32)})
+    (problem,) = caught.value.problems
+    assert "some" in problem.message
+    assert (problem.found, problem.allowed) == (str(index), "0 .. 1")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -14,7 +14,7 @@ import numpy as np
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
-from unitrain.spec.layers import LAYER_TYPES, Attention, Embedding, LayerSpec, RecurrentLayer
+from unitrain.spec.layers import LAYER_TYPES, Attention, Embedding, Gather, LayerSpec, RecurrentLayer
 from unitrain.spec.layers.base import ValueType
 from unitrain.spec.model import InputSpec, ModelSpec
 from unitrain.weights.random import stream
@@ -249,8 +249,18 @@ OPTIONS: dict[str, list[Option]] = {
         ({"axis": -1, "start": -3, "step": 2}, [WIDE]),
         ({"axis": -2, "stop": -1}, [SEQ]),
     ],
-    "split": [({"part": 1}, [ROW]), ({"axis": 1, "parts": 3, "part": 2}, [WIDE]), ({"part": 0, "axis": 0}, [TINY])],
+    "split": [
+        ({"part": 1}, [ROW]),
+        ({"axis": 1, "parts": 3, "part": 2}, [WIDE]),
+        ({"part": 0, "axis": 0}, [TINY]),
+        ({"part": 1, "axis": 0, "sizes": [2, 4, 1]}, [LONG]),
+    ],
     "select": [({}, [SEQ]), ({"axis": 1, "index": -1}, [IMG]), ({"axis": -1, "index": 2}, [ROW])],
+    "gather": [
+        ({"indices": "given"}, [SEQ, (3,)]),
+        ({"indices": "given"}, [ROW, (9,)]),
+        ({"indices": "given"}, [WIDE, (1,)]),
+    ],
     "stack": [({}, [SEQ, SEQ]), ({"axis": -1}, [ROW, ROW, ROW]), ({"axis": 1}, [IMG, IMG]), ({}, [(), ()])],
     "sum": [({}, [SEQ]), ({"axis": -1, "keep_axis": True}, [IMG]), ({}, [ROW])],
     "mean": [
@@ -265,7 +275,7 @@ OPTIONS: dict[str, list[Option]] = {
         ({"mask": "given"}, [SEQ, (5,)]),
         ({"axis": 2, "keep_axis": True, "mask": "given"}, [IMG, (2,)]),
     ],
-    "scale": [({"factor": -1.5}, [IMG]), ({"factor": 0.0}, [ROW])],
+    "scale": [({"factor": -1.5}, [IMG]), ({"factor": 0.1}, [SEQ]), ({"factor": 0.0}, [ROW])],
     "shift": [({"amount": 0.3}, [IMG]), ({"amount": -2.0}, [()])],
     "power": [({"exponent": 2.0}, [IMG]), ({"exponent": 3.0}, [ROW]), ({"exponent": -1.0}, [SEQ])],
     "matmul": [
@@ -284,6 +294,25 @@ OPTIONS: dict[str, list[Option]] = {
     ],
     "padding_mask": [({}, [(6,)]), ({"padding": 1}, [(2, 3)]), ({"padding": -1}, [()])],
     "length_mask": [({"length": 5}, [()]), ({"length": 2}, [(1,)])],
+    "dot": [
+        ({}, [SEQ, SEQ]),
+        ({"keep_axis": True}, [ROW, ROW]),
+        ({}, [(1, 4), SEQ]),
+        ({"keep_axis": True}, [IMG, (5, 1, 2)]),
+    ],
+    "cosine": [
+        ({}, [SEQ, SEQ]),
+        ({"keep_axis": True}, [ROW, ROW]),
+        ({"epsilon": 5.0}, [SEQ, (1, 4)]),
+        ({"keep_axis": True, "epsilon": 2.5}, [(1, 1, 2), IMG]),
+    ],
+    "glu": [
+        ({}, [ROW]),
+        ({"gate": "silu"}, [SEQ]),
+        ({"gate": "gelu"}, [IMG]),
+        ({"gate": "relu"}, [WIDE]),
+        ({"gate": "identity"}, [CUBE]),
+    ],
     "tied_projection": [({"units": 3}, [ROW]), ({"units": 5, "use_bias": True}, [SEQ]), ({"units": 2}, [CUBE])],
     "feature_tokens": [({"width": 3}, [ROW]), ({"width": 2, "use_bias": False}, [(6,)])],
     "stochastic_depth": [({"rate": 0.4}, [IMG]), ({"rate": 0.0}, [ROW]), ({}, [SEQ]), ({"rate": 0.7}, [()])],
@@ -342,6 +371,8 @@ OPTIONS: dict[str, list[Option]] = {
     "pixel_unshuffle": [({}, [(4, 6, 3)]), ({"factor": 3}, [(3, 6, 1)]), ({"factor": 1}, [IMG])],
     "add": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 1, 2), (5, 1, 1)]), ({}, [(1, 4), (5, 1)]), *RANKS],
     "multiply": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 4, 1), (1, 1, 2)]), ({}, [(1, 4), (5, 1)]), *RANKS],
+    "subtract": [({}, [SEQ, SEQ]), ({}, [IMG, (1, 4, 1)]), ({}, [(1, 4), (5, 1)]), ({}, [(), ()])],
+    "divide": [({}, [SEQ, SEQ]), ({}, [IMG, (5, 1, 1)]), ({}, [(1, 4), (5, 1)]), ({}, [(), ()])],
     "concatenate": [
         ({}, [SEQ, (5, 2)]),
         ({"axis": 0}, [SEQ, (2, 4), SEQ]),
@@ -375,7 +406,11 @@ def case_inputs(case: Case, name: str = "y") -> dict[str, Array]:
         generator = stream(0, "conformance", case.label, "input", position)
         size = (BATCH, *shape)
         # Integers are indices into a table, or a mask of 0 and 1.
-        below = case.layer.vocabulary if isinstance(case.layer, Embedding) else 2
+        below = 2
+        if isinstance(case.layer, Embedding):
+            below = case.layer.vocabulary
+        elif isinstance(case.layer, Gather):
+            below = case.input_shapes[0][0]
         inputs[input_name(name, position)] = (
             generator.integers(0, below, size, np.int32)
             if kind == "integer"

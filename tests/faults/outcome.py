@@ -12,6 +12,7 @@ from faults import (
     layer_faults,
     onnx_faults,
     program_faults,
+    recurrent_faults,
     reference_faults,
     sequence_faults,
     training_faults,
@@ -32,6 +33,7 @@ FAULTS: tuple[Fault, ...] = (
     *reference_faults.FAULTS,
     *vision_faults.FAULTS,
     *sequence_faults.FAULTS,
+    *recurrent_faults.FAULTS,
 )
 STEPS = 8
 

@@ -22,7 +22,6 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.numpy.execution import Mode, Pass, backward
 from unitrain.backends.numpy.model import NumpyModel
 from unitrain.graph.resolve import resolve
-from unitrain.spec.layers import LAYER_TYPES
 from unitrain.spec.model import InputSpec, ModelSpec, layer_from_plain
 
 Array = np.ndarray[Any, Any]
@@ -118,17 +117,15 @@ class NodeCase:
                 raise NotApplicable("an axis has size 0; ours have 1 or more")
         self.layers.add(fields["type"])
         names = [f"x{position}" for position in range(len(inputs))]
-        # Side inputs come last.
-        sides = [side for side in LAYER_TYPES[fields["type"]].side_inputs if side in fields]
-        main = names[: len(names) - len(sides)]
-        named = {side: [name] for side, name in zip(sides, names[len(main) :], strict=True)}
+        # A field may name one as a side input.
+        main = [name for name in names if name not in fields.values()]
         graph = resolve(
             ModelSpec(
                 inputs={
                     name: InputSpec(shape=array.shape[1:], dtype="integer" if array.dtype.kind in "iu" else "float")
                     for name, array in zip(names, inputs, strict=True)
                 },
-                layers=(layer_from_plain({**fields, **named, "name": "layer", "inputs": main}),),
+                layers=(layer_from_plain({**fields, "name": "layer", "inputs": main}),),
             )
         )
         double = any(array.dtype == np.float64 for array in inputs)

@@ -58,6 +58,13 @@ def matmul_as_conv(case: NodeCase) -> Outputs:
     return [y.reshape(np.shape(case.outputs[0]))]
 
 
+def matmul(case: NodeCase) -> Outputs:
+    a, b = case.numbers(0), case.numbers(1)
+    if a.ndim != b.ndim or a.ndim < 2 or a.shape[:-2] != b.shape[:-2]:
+        raise NotApplicable("axes that stretch, or a vector")
+    return [case.apply({"type": "matmul"}, a[None], b[None]).output[0]]
+
+
 def gather(case: NodeCase) -> Outputs:
     """Look up along an axis: that axis becomes the table's rows."""
     data, indices = case.numbers(0), case.need(1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-from unitrain.spec.layers import Embedding
+from unitrain.graph.lookups import Lookup, find_lookups
 from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ValueType
 from unitrain.spec.model import InputSpec
 
@@ -97,21 +97,9 @@ class Graph:
         return tuple(name for name, parameter in self.parameters.items() if parameter.trainable)
 
     @cached_property
-    def indexed(self) -> tuple[tuple[str, int, str], ...]:
-        """Embeddings, the rows of their tables, and an input that reaches each: one row a pair.
-
-        Only layers that move elements stand between an integer input and an embedding, so the input's values are
-        the indices.
-        """
-        sources: dict[str, set[str]] = {name: {name} for name in self.inputs}
-        found: list[tuple[str, int, str]] = []
-        for node in self.nodes:
-            reached = set().union(*(sources[name] for name in node.inputs))
-            # What computes integers, such as a mask, gives other ones than it reads.
-            sources[node.name] = set() if node.layer.gives else reached
-            if isinstance(node.layer, Embedding):
-                found += [(node.name, node.layer.vocabulary, name) for name in sorted(reached)]
-        return tuple(found)
+    def lookups(self) -> tuple[Lookup, ...]:
+        """The layers that look up by elements of an input, and by which."""
+        return find_lookups(self)
 
     @property
     def macs(self) -> int:

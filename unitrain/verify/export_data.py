@@ -30,7 +30,6 @@ from unitrain.verify.export import (
 )
 from unitrain.verify.export_files import check_place
 from unitrain.verify.runner import Cast
-from unitrain.verify.subject import embedding_sizes
 from unitrain.verify.verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def describe(trained: TrainedRun, raw: Raw) -> described.Preprocessing:
     graph, state = trained.loaded.graph, trained.preprocessing
     inputs = {}
     for name, given in state.inputs.items():
-        sizes = embedding_sizes(graph, name)
+        sizes = [lookup.rows for lookup in graph.lookups if lookup.source == name]
         inputs[name] = tuple(
             to.Feature(feature.name, _step(feature.name, feature.encoder, raw, min(sizes, default=None), trained))
             for feature in given.features

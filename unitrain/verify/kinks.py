@@ -88,7 +88,7 @@ def count_flips(graph: Graph, ours: Mapping[str, Array], theirs: Mapping[str, Ar
         if node.layer.type in KINKS:
             count = _sides(node, ours[source], theirs[source])
         elif node.layer.type in CHOOSING:
-            count = int((_chosen(node, ours[source]) != _chosen(node, theirs[source])).sum()) // 2
+            count = int((_chosen(node, ours) != _chosen(node, theirs)).sum()) // 2
         else:
             continue
         if count:
@@ -102,15 +102,16 @@ def _sides(node: Node, ours: Array, theirs: Array) -> int:
     return int(sum((np.sign(ours - kink) != np.sign(theirs - kink)).sum() for kink in kinks))
 
 
-def _chosen(node: Node, x: Array) -> Array:
+def _chosen(node: Node, values: Mapping[str, Array]) -> Array:
     """Mark with a sum of ones, ``[batch, ...]``, how often each element is the largest of a window."""
-    graph = Graph("", {"x": InputSpec(shape=node.input_shapes[0])}, (_alone(node),), {node.name: node.name}, {})
-    done = forward(graph, {}, {"x": x.astype(np.float64)}, Mode(), differentiate=True, input_gradients=True)
-    by_input, _ = backward(done, {node.name: np.ones((len(x), *node.output_shape))})
-    return by_input["x"]
-
-
-def _alone(node: Node) -> Node:
-    # Without side inputs: a mask leaves out some, and the others are chosen from alike.
-    layer = node.layer.model_copy(update=dict.fromkeys(node.layer.side_inputs))
-    return Node(node.name, layer, ("x",), node.input_shapes[:1], node.output_shape, node.dtype, {})
+    # A mask is among the inputs, and no gradient comes back to it.
+    given, inputs = {}, {}
+    for name, shape in zip(node.inputs, node.input_shapes, strict=True):
+        integer = values[name].dtype.kind == "i"
+        given[name] = InputSpec(shape=shape, dtype="integer" if integer else "float")
+        inputs[name] = values[name].astype(np.int32 if integer else np.float64)
+    graph = Graph("", given, (node,), {node.name: node.name}, {})
+    done = forward(graph, {}, inputs, Mode(), differentiate=True, input_gradients=True)
+    first = node.inputs[0]
+    by_input, _ = backward(done, {node.name: np.ones((len(values[first]), *node.output_shape))})
+    return by_input[first]

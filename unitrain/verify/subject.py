@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays, Batchable, Precision, TrainingRule
 from unitrain.graph.graph import Graph
-from unitrain.spec.layers import Embedding
 from unitrain.spec.layers.base import ValueType
 from unitrain.spec.losses import MeanSquaredError
 from unitrain.spec.model import InputSpec
@@ -219,12 +218,12 @@ def varied(graph: Graph, seed: int) -> dict[str, Array]:
 def draw_input(graph: Graph, name: str, samples: int, generator: np.random.Generator) -> Array:
     """Draw samples of an input: uniform within its declared range, standard normal without one.
 
-    Integers lie within the declared range or the tables of the embeddings they reach: ``[samples, ...]``.
+    Integers lie within the declared range or what is looked up by them: ``[samples, ...]``.
     """
     given: InputSpec = graph.inputs[name]
     shape = (samples, *given.shape)
     if given.dtype == "integer":
-        tables = embedding_sizes(graph, name)
+        tables = [lookup.rows for lookup in graph.lookups if lookup.source == name]
         low = 0 if given.low is None else int(np.ceil(given.low))
         high = min([*tables, *([] if given.high is None else [int(np.floor(given.high)) + 1])], default=10)
         return generator.integers(low, max(high, low + 1), shape, dtype=np.int32)
@@ -234,24 +233,6 @@ def draw_input(graph: Graph, name: str, samples: int, generator: np.random.Gener
     low_end = given.low if given.low is not None else (given.high or 0.0) - 1.0
     high_end = given.high if given.high is not None else low_end + 1.0
     return generator.uniform(low_end, high_end, shape).astype(np.float32)
-
-
-def embedding_sizes(graph: Graph, name: str) -> list[int]:
-    """Return the vocabularies of the embeddings that an integer input reaches."""
-    return list(embeddings(graph, name).values())
-
-
-def embeddings(graph: Graph, name: str) -> dict[str, int]:
-    """Return the embeddings that an integer input reaches, and their vocabularies."""
-    reached, sizes = {name}, {}
-    for node in graph.nodes:
-        if reached.isdisjoint(node.inputs):
-            continue
-        if isinstance(node.layer, Embedding):
-            sizes[node.name] = node.layer.vocabulary
-        elif node.dtype == "integer":
-            reached.add(node.name)
-    return sizes
 
 
 def graph_dtype(graph: Graph, name: str) -> ValueType:

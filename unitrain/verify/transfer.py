@@ -11,7 +11,7 @@ import numpy as np
 from unitrain.spec.errors import InputError
 from unitrain.verify.findings import MODEL, Finding, TensorName
 from unitrain.verify.runner import Array, Runner
-from unitrain.verify.subject import Subject, embeddings
+from unitrain.verify.subject import Subject
 from unitrain.verify.verdict import Verdict
 from unitrain.weights.random import stream
 from unitrain.weights.store import load_weights, save_tensors
@@ -62,26 +62,25 @@ def transfer(subject: Subject, runner: Runner) -> Iterator[Finding]:
 
 
 def _outside(subject: Subject, runner: Runner) -> Iterator[Finding]:
-    """See that indices outside the table of an embedding are refused, where a framework may wrap or crash."""
+    """See that indices outside what they look up in are refused, where a framework may wrap or crash."""
     program = runner.program("model", subject.graph, subject.weights)
     inputs = subject.batch(0).inputs
-    for name in subject.graph.inputs:
-        for part, vocabulary in embeddings(subject.graph, name).items():
-            for index in (-1, vocabulary):
-                wrong = inputs[name].copy()
-                wrong.flat[-1] = index
-                try:
-                    program.predict({**inputs, name: wrong})
-                    reason = f"an index outside the table, {index} of 0 .. {vocabulary - 1}, is not refused"
-                except InputError:
-                    reason = ""
-                except Exception as error:  # an error, and not the clear one
-                    reason = f"an index outside the table raises {type(error).__name__}, which does not name the layer"
-                yield Finding(
-                    runner.label,
-                    TensorName("transfer", part, f"index {index}", "inference"),
-                    _exact(not reason, reason),
-                )
+    for lookup in subject.graph.lookups:
+        for index in (-1, lookup.rows):
+            wrong = inputs[lookup.source].copy()
+            wrong.reshape(len(wrong), -1)[-1, lookup.places] = index
+            try:
+                program.predict({**inputs, lookup.source: wrong})
+                reason = f"an index outside, {index} of 0 .. {lookup.rows - 1}, is not refused"
+            except InputError:
+                reason = ""
+            except Exception as error:  # an error, and not the clear one
+                reason = f"an index outside raises {type(error).__name__}, which does not name the layer"
+            yield Finding(
+                runner.label,
+                TensorName("transfer", lookup.node, f"index {index}", "inference"),
+                _exact(not reason, reason),
+            )
 
 
 def _alone(subject: Subject, runner: Runner, whole: Mapping[str, Array]) -> Iterator[Finding]:

@@ -50,7 +50,7 @@ def test_no_two_cases_are_equal(cases: list[VerifyCase]) -> None:
 def test_cases_resolve_and_are_small(cases: list[VerifyCase]) -> None:
     for case in cases:
         graph = case.graph()
-        assert 1 <= len(case.model.inputs) <= 3
+        assert 1 <= len(case.model.inputs) <= 4
         assert 1 <= len(graph.nodes) <= 40
         assert graph.parameter_count(trainable=True) <= WEIGHTS
         assert all(prod(node.output_shape) <= LARGEST_VALUE for node in graph.nodes)
@@ -111,6 +111,7 @@ def test_models_have_all_shapes_that_graphs_have(cases: list[VerifyCase], covera
         "one output": sum(len(graph.outputs) == 1 for graph in graphs),
         "unnamed layers": sum("name" not in model["layers"][0] for model in plain),
         "several batches in an update": sum(case.training.accumulate > 1 for case in cases),
+        "masks": sum(any("mask" in node.layer.side_names() for node in graph.nodes) for graph in graphs),
         "schedules": sum(case.schedule is not None for case in cases),
     }
     assert min(counts.values()) >= 5, counts
@@ -137,6 +138,31 @@ def test_what_cannot_be_is_not_asked_for() -> None:
     assert "conv2d > relu" in possible()["pairs"]
     assert "relu > embedding" not in possible()["pairs"]
     assert "flatten > embedding" in possible()["pairs"]
+
+
+def test_side_inputs_have_the_kind_and_shape_that_is_wanted(cases: list[VerifyCase]) -> None:
+    read = [
+        (graph, node, side, name)
+        for graph in (case.graph() for case in cases)
+        for node in graph.nodes
+        for side, names in node.layer.sides(node.inputs).items()
+        for name in names
+    ]
+    assert {(node.layer.type, side) for _, node, side, _ in read} >= {("mean", "mask"), ("gather", "indices")}
+    for graph, node, side, name in read:
+        if side == "mask" and name in graph.inputs:
+            assert (graph.inputs[name].low, graph.inputs[name].high) == (0, 1)
+            assert graph.shape(name) in {(extent,) for shape in node.input_shapes for extent in shape}
+    # A mask is read by two layers now and then, and indices lie within what they choose from.
+    assert len({(id(graph), name) for graph, _, side, name in read if side == "mask"}) < len(read)
+
+
+def test_the_options_of_a_side_input_are_none_and_given() -> None:
+    assert [option.label for option in options(LAYER_TYPES["mean"])["mask"]] == ["none", "given"]
+    assert [option.label for option in options(LAYER_TYPES["gather"])["indices"]] == ["given"]
+    assert "mean.mask = given" in possible()["options"]
+    # Rotary positions are those of one sequence.
+    assert {"attention.key_value = given", "attention.position = rotary"} <= possible()["options"]
 
 
 class _Fold(LayerSpec):

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers import AveragePool2d
+from unitrain.spec.layers import Attention, AveragePool2d, Maximum, Mean
+from unitrain.spec.model import ModelSpec
 from unitrain.verify.fuzz.case import VerifyCase
 from unitrain.verify.fuzz.generate import draw_case
 from unitrain.verify.fuzz.shrink import measure, shrink
@@ -86,6 +87,48 @@ def test_repeats_are_kept_where_they_matter() -> None:
     smallest = shrink(_failing(fault, 1)[0], _fails(fault))
     assert len(smallest.graph().nodes) == 2
     assert smallest.to_plain()["model"]["layers"][0]["repeat"] == 2
+
+
+def _masked(node: Node, graph: Graph) -> bool:
+    return isinstance(node.layer, (Mean, Maximum)) and node.layer.mask is not None
+
+
+def test_a_side_input_is_kept_where_it_matters() -> None:
+    for case in _failing(_masked, 3):
+        graph = shrink(case, _fails(_masked)).graph()
+        assert [node.layer.type for node in graph.nodes] in (["mean"], ["max"])
+        assert [given.dtype for given in graph.inputs.values()] == ["float", "integer"]
+        # The axis and its mask become shorter together.
+        assert [given.shape[0] for given in graph.inputs.values()] == [1, 1]
+
+
+def test_a_side_input_goes_where_it_does_not_matter() -> None:
+    def fault(node: Node, graph: Graph) -> bool:
+        return isinstance(node.layer, (Mean, Maximum))
+
+    case = next(case for case in _failing(_masked, 1))
+    graph = shrink(case, _fails(fault)).graph()
+    assert [node.layer.side_names() for node in graph.nodes] == [{}]
+    assert [given.dtype for given in graph.inputs.values()] == ["float"]
+
+
+def test_shared_weights_of_a_layer_with_a_mask_are_kept_where_they_matter() -> None:
+    def fault(node: Node, graph: Graph) -> bool:
+        return node.owner != node.name and isinstance(node.layer, Attention) and node.layer.mask is not None
+
+    model = ModelSpec.model_validate(
+        {
+            "inputs": {"x": {"shape": [3, 4]}, "kept": {"shape": [3], "dtype": "integer"}},
+            "layers": [
+                {"type": "dense", "units": 4, "name": "stem", "inputs": "x"},
+                {"type": "attention", "heads": 2, "name": "look", "mask": "kept"},
+                {"type": "shared", "layer": "look", "name": "again", "inputs": ["look", "kept"]},
+                {"type": "relu", "name": "end", "inputs": "again"},
+            ],
+        }
+    )
+    smallest = shrink(VerifyCase(model=model), _fails(fault))
+    assert [node.layer.type for node in smallest.graph().nodes] == ["attention", "attention"]
 
 
 def test_training_is_kept_where_it_matters() -> None:

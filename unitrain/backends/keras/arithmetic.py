@@ -10,8 +10,8 @@ from unitrain.spec.layers import Matmul, Power, Scale, Shift
 
 @implements(Scale)
 def scale(layer: Scale, context: Context, x: KerasTensor) -> KerasTensor:
-    """A product."""
-    return keras.ops.multiply(x, layer.factor)
+    """Keras' own layer: its operation would call the product with a number sparse, which other layers cannot read."""
+    return context.apply(keras.layers.Rescaling, x, scale=layer.factor)
 
 
 @implements(Shift)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from unitrain.backends.keras.registry import Context, KerasTensor, implements
-from unitrain.spec.layers import Maximum, Mean, Select, Slice, Split, Stack, Sum
-
-
-def _wide(x: KerasTensor) -> str:
-    return "float64" if x.dtype == "float64" else "float32"
+from unitrain.backends.keras.registry import Context, KerasTensor, implements, widened
+from unitrain.spec.layers import Gather, Maximum, Mean, Select, Slice, Split, Stack, Sum
 
 
 @implements(Slice, Split)
@@ -29,6 +25,13 @@ def select(layer: Select, context: Context, x: KerasTensor) -> KerasTensor:
     return x[(*(slice(None),) * (axis + 1), layer.index % shape[axis])]
 
 
+@implements(Gather)
+def gather(layer: Gather, context: Context, x: KerasTensor, indices: KerasTensor) -> KerasTensor:
+    """Keras' own operation; gradients of equal indices add up in float32."""
+    places = keras.ops.reshape(indices, (-1, *indices.shape[1:], *(1,) * (len(x.shape) - 2)))
+    return keras.ops.cast(keras.ops.take_along_axis(widened(x), places, axis=1), x.dtype)
+
+
 @implements(Stack)
 def stack(layer: Stack, context: Context, *inputs: KerasTensor) -> KerasTensor:
     """Keras' own operation."""
@@ -39,7 +42,7 @@ def stack(layer: Stack, context: Context, *inputs: KerasTensor) -> KerasTensor:
 def total(layer: Sum, context: Context, x: KerasTensor) -> KerasTensor:
     """In 16 bits in float32."""
     axis = layer.axis % len(context.node.input_shapes[0]) + 1
-    y = keras.ops.sum(keras.ops.cast(x, _wide(x)), axis=axis, keepdims=layer.keep_axis)
+    y = keras.ops.sum(widened(x), axis=axis, keepdims=layer.keep_axis)
     return keras.ops.cast(y, x.dtype)
 
 
@@ -48,9 +51,9 @@ def mean(layer: Mean, context: Context, x: KerasTensor, *masks: KerasTensor) -> 
     """In 16 bits in float32."""
     ops = keras.ops
     axis = layer.axis % len(context.node.input_shapes[0]) + 1
-    wide = ops.cast(x, _wide(x))
+    wide = widened(x)
     for mask in masks:
-        kept = ops.reshape(ops.cast(ops.not_equal(mask, 0), _wide(x)), (-1, *layer.mask_view(x.shape[1:])))
+        kept = ops.reshape(ops.cast(ops.not_equal(mask, 0), wide.dtype), (-1, *layer.mask_view(x.shape[1:])))
         share = kept / ops.maximum(ops.sum(kept, axis=axis, keepdims=True), 1.0)
         return ops.cast(ops.sum(wide * share, axis=axis, keepdims=layer.keep_axis), x.dtype)
     return ops.cast(ops.mean(wide, axis=axis, keepdims=layer.keep_axis), x.dtype)

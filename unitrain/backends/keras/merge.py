@@ -6,8 +6,8 @@ from functools import reduce
 
 import keras
 
-from unitrain.backends.keras.registry import Context, KerasTensor, implements
-from unitrain.spec.layers import Add, Concatenate, Multiply
+from unitrain.backends.keras.registry import Context, KerasTensor, implements, widened
+from unitrain.spec.layers import Add, Concatenate, Divide, Multiply, Subtract
 
 
 @implements(Add)
@@ -26,6 +26,18 @@ def add(layer: Add, context: Context, *inputs: KerasTensor) -> KerasTensor:
 def multiply(layer: Multiply, context: Context, *inputs: KerasTensor) -> KerasTensor:
     """Keras' own layer."""
     return context.apply(keras.layers.Multiply, list(inputs))
+
+
+@implements(Subtract)
+def subtract(layer: Subtract, context: Context, a: KerasTensor, b: KerasTensor) -> KerasTensor:
+    """Keras' own operation: its layer takes no inputs that stretch over all but the channel."""
+    return keras.ops.subtract(a, b)
+
+
+@implements(Divide)
+def divide(layer: Divide, context: Context, a: KerasTensor, b: KerasTensor) -> KerasTensor:
+    """In 16 bits in float32."""
+    return keras.ops.cast(keras.ops.divide(widened(a), widened(b)), a.dtype)
 
 
 @implements(Concatenate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from unitrain.backends.keras import (  # noqa: F401
     dense,
     dropout,
     embedding,
+    gate,
     mask,
     merge,
     norm,
@@ -30,6 +32,7 @@ from unitrain.backends.keras import (  # noqa: F401
     recurrent,
     resize,
     shape,
+    similarity,
     tabular,
     vision,
 )
@@ -101,6 +104,7 @@ def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel
             context = Context(node, settings, parts)
             sources = [read[name] if name in read else tensors[name] for name in node.inputs]
             tensors[node.name] = IMPLEMENTATIONS[type(node.layer)](node.layer, context, *sources)
+            _name_operations(node.name, tensors[node.name], sources)
         outputs = {name: tensors[node] for name, node in graph.outputs.items()}
         if mixed:
             outputs = {name: _brought(output, stored, f"{name}.raised") for name, output in outputs.items()}
@@ -108,6 +112,21 @@ def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel
         load(parts.bindings, weights)
     counters = [layer.step for layer in model.layers if isinstance(layer, CounterDropout)]
     return BuiltModel(model, tensors, parts.bindings, counters)
+
+
+def _name_operations(node: str, result: KerasTensor, sources: Sequence[KerasTensor]) -> None:
+    """Put a node's name before those of its operations, which Keras numbers: another layer may be ``multiply_1``."""
+    seen = {id(source) for source in sources}
+    waiting = [result]
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        operation, call, _ = tensor._keras_history
+        if not isinstance(operation, keras.layers.Layer):
+            operation.name = f"{node}.{operation.name}"
+        waiting += operation._inbound_nodes[call].input_tensors
 
 
 def _brought(x: KerasTensor, precision: Precision, name: str) -> KerasTensor:

@@ -59,7 +59,7 @@ class GRUOfVectors(keras.layers.GRU):  # type: ignore[misc]  # Keras has no type
 
     def __init__(self, units: int, **options: Any) -> None:
         super().__init__(units, **options)
-        self.cell = GRUCellOfVectors(units, use_bias=self.cell.use_bias, dtype=self.cell.dtype_policy)
+        self.cell = GRUCellOfVectors.from_config({**self.cell.get_config(), "dtype": self.cell.dtype_policy})
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
         """Take all steps, with biases as Keras has them."""

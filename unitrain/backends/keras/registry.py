@@ -146,6 +146,11 @@ class Context:
         return self.apply(keras.layers.Identity, output, part=f"{part}.rounded".lstrip(".")) if wide else output
 
 
+def widened(x: KerasTensor) -> KerasTensor:
+    """Return numbers of 16 bits as float32, in which a formula of several operations then rounds only at its end."""
+    return keras.ops.cast(x, "float32") if x.dtype in ("float16", "bfloat16") else x
+
+
 _Saved = TypeVar("_Saved", bound=Callable[..., Any])
 
 

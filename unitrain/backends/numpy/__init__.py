@@ -14,6 +14,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     dense,
     dropout,
     embedding,
+    gate,
     mask,
     merge,
     norm,
@@ -23,6 +24,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     recurrent,
     resize,
     shape,
+    similarity,
     tabular,
     vision,
 )

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from unitrain.backends.indices import refuse_outside
+from unitrain.backends.numpy.reduction import sum_by_index
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
-from unitrain.spec.layers.axis import Maximum, Mean, Select, Slice, Split, Stack, Sum
+from unitrain.spec.layers.axis import Gather, Maximum, Mean, Select, Slice, Split, Stack, Sum
 
 
 def _axis(layer: Any, x: Array) -> int:
@@ -40,6 +42,25 @@ def select(layer: Select, context: Context, parameters: Parameters, x: Array) ->
         return (dx,), {}
 
     return x[place], backward
+
+
+@implements(Gather)
+def gather(layer: Gather, context: Context, parameters: Parameters, x: Array, indices: Array) -> Result:
+    """``y[n, i] = x[n, indices[n, i]]``: dx[n, l] is the sum of dy[n, i] over all i with indices[n, i] = l.
+
+    Raises
+    ------
+    InputError
+        An index is outside ``0 .. length - 1``.
+    """
+    samples, length = x.shape[:2]
+    refuse_outside(layer.type, context.node.name, indices, length)
+    rows = (indices + length * np.arange(samples)[:, None]).reshape(-1)
+
+    def backward(dy: Array) -> Gradients:
+        return (sum_by_index(dy.reshape(-1, *x.shape[2:]), rows, samples * length).reshape(x.shape), None), {}
+
+    return x.reshape(-1, *x.shape[2:])[rows].reshape(*indices.shape, *x.shape[2:]), backward
 
 
 @implements(Stack)

@@ -6,14 +6,9 @@ from functools import reduce
 
 import numpy as np
 
+from unitrain.backends.numpy.reduction import sum_stretched
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
-from unitrain.spec.layers.merge import Add, Concatenate, Multiply
-
-
-def _sum_stretched(dy: Array, shape: tuple[int, ...]) -> Array:
-    """Sum a gradient over the axes along which an input of ``shape`` was stretched."""
-    axes = tuple(axis for axis, (wide, own) in enumerate(zip(dy.shape, shape, strict=True)) if wide != own)
-    return dy.sum(axis=axes, keepdims=True) if axes else dy
+from unitrain.spec.layers.merge import Add, Concatenate, Divide, Multiply, Subtract
 
 
 @implements(Add)
@@ -21,7 +16,7 @@ def add(layer: Add, context: Context, parameters: Parameters, *inputs: Array) ->
     """``y = a + b + ...``: every input gets dy, summed over the axes along which it was stretched."""
 
     def backward(dy: Array) -> Gradients:
-        return tuple(_sum_stretched(dy, x.shape) for x in inputs), {}
+        return tuple(sum_stretched(dy, x.shape) for x in inputs), {}
 
     return reduce(np.add, inputs), backward
 
@@ -37,10 +32,30 @@ def multiply(layer: Multiply, context: Context, parameters: Parameters, *inputs:
         gradients = []
         for position, x in enumerate(inputs):
             others = reduce(np.multiply, inputs[:position] + inputs[position + 1 :])
-            gradients.append(_sum_stretched(dy * others, x.shape))
+            gradients.append(sum_stretched(dy * others, x.shape))
         return tuple(gradients), {}
 
     return reduce(np.multiply, inputs), backward
+
+
+@implements(Subtract)
+def subtract(layer: Subtract, context: Context, parameters: Parameters, a: Array, b: Array) -> Result:
+    """``y = a - b``: da = dy and db = -dy, summed as for `add`."""
+    return a - b, lambda dy: ((sum_stretched(dy, a.shape), sum_stretched(-dy, b.shape)), {})
+
+
+@implements(Divide)
+def divide(layer: Divide, context: Context, parameters: Parameters, a: Array, b: Array) -> Result:
+    """``y = a / b``: da = dy / b and db = -y dy / b, summed as for `add`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = a / b
+
+    def backward(dy: Array) -> Gradients:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            da = dy / b
+            return (sum_stretched(da, a.shape), sum_stretched(-y * da, b.shape)), {}
+
+    return y, backward
 
 
 @implements(Concatenate)

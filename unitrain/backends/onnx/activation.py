@@ -81,20 +81,21 @@ def selu(layer: spec.Selu, b: LayerEmitter, x: Value) -> Value:
 
 @implements(spec.Gelu)
 def gelu(layer: spec.Gelu, b: LayerEmitter, x: Value) -> Value:
+    """``x Phi(x)``."""
+    return _elementwise(b, x, lambda tensor: gelu_of(b, tensor, layer.approximate))
+
+
+def gelu_of(b: LayerEmitter, tensor: str, approximate: str = "none") -> str:
     """``x Phi(x)``: an operator from opset 20 on. What it is written with before, onnxruntime fuses."""
     if b.opset >= 20 and not b.double:
-        return _one(b, x, "Gelu", approximate=layer.approximate)
-
-    def formula(tensor: str) -> str:
-        if layer.approximate == "tanh":
-            cube = b.op("Mul", b.op("Mul", tensor, tensor), tensor)
-            inner = b.op("Add", tensor, b.op("Mul", cube, b.number(0.044715)))
-            bend = b.op("Tanh", b.op("Mul", inner, b.number(sqrt(2 / pi))))
-        else:
-            bend = _erf(b, b.op("Div", tensor, b.number(sqrt(2))))
-        return b.op("Mul", b.op("Mul", tensor, b.op("Add", bend, b.number(1.0))), b.number(0.5))
-
-    return _elementwise(b, x, formula)
+        return b.op("Gelu", tensor, approximate=approximate)
+    if approximate == "tanh":
+        cube = b.op("Mul", b.op("Mul", tensor, tensor), tensor)
+        inner = b.op("Add", tensor, b.op("Mul", cube, b.number(0.044715)))
+        bend = b.op("Tanh", b.op("Mul", inner, b.number(sqrt(2 / pi))))
+    else:
+        bend = _erf(b, b.op("Div", tensor, b.number(sqrt(2))))
+    return b.op("Mul", b.op("Mul", tensor, b.op("Add", bend, b.number(1.0))), b.number(0.5))
 
 
 @implements(spec.Silu)

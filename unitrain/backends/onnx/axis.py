@@ -6,7 +6,7 @@ import numpy as np
 
 from unitrain.backends.onnx.emitter import LayerEmitter, Value
 from unitrain.backends.onnx.registry import implements
-from unitrain.spec.layers.axis import Maximum, Mean, Select, Slice, Split, Stack, Sum
+from unitrain.spec.layers.axis import Gather, Maximum, Mean, Select, Slice, Split, Stack, Sum
 
 
 @implements(Slice, Split)
@@ -24,6 +24,13 @@ def select(layer: Select, b: LayerEmitter, x: Value) -> Value:
     axis = layer.axis % len(x.shape)
     place = b.integers(layer.index % x.shape[axis])
     return b.value(b.op("Gather", b.last(x), place, axis=axis + 1))
+
+
+@implements(Gather)
+def gather(layer: Gather, b: LayerEmitter, x: Value, indices: Value) -> Value:
+    """``GatherND``, each sample by itself. It counts negative indices from the end; the program refuses them."""
+    rows = b.op("Cast", b.reshaped(b.last(indices), (*indices.shape, 1)), to=7)  # int64
+    return b.value(b.op("GatherND", b.last(x), rows, batch_dims=1))
 
 
 @implements(Stack)

@@ -6,14 +6,16 @@ from functools import reduce
 
 from unitrain.backends.onnx.emitter import LayerEmitter, Value
 from unitrain.backends.onnx.registry import implements
-from unitrain.spec.layers.merge import Add, Concatenate, Multiply
+from unitrain.spec.layers.merge import Add, Concatenate, Divide, Elementwise, Multiply, Subtract
+
+_KINDS = {"add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div"}
 
 
-@implements(Add, Multiply)
-def elementwise(layer: Add | Multiply, b: LayerEmitter, *inputs: Value) -> Value:
-    """Two at a time, in order; both operators stretch axes of size 1."""
+@implements(Add, Subtract, Multiply, Divide)
+def elementwise(layer: Elementwise, b: LayerEmitter, *inputs: Value) -> Value:
+    """Two at a time, in order; all operators stretch axes of size 1."""
     tensors, layout = b.same_layout(inputs)
-    kind = "Add" if isinstance(layer, Add) else "Mul"
+    kind = _KINDS[layer.type]
     return b.value(reduce(lambda left, right: b.op(kind, left, right), tensors), layout)
 
 

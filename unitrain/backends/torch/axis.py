@@ -10,7 +10,18 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
 from unitrain.backends.torch.runtime import widened
 from unitrain.graph.graph import Node
-from unitrain.spec.layers.axis import MaskedReduction, Maximum, Mean, Reduction, Select, Slice, Split, Stack, Sum
+from unitrain.spec.layers.axis import (
+    Gather,
+    MaskedReduction,
+    Maximum,
+    Mean,
+    Reduction,
+    Select,
+    Slice,
+    Split,
+    Stack,
+    Sum,
+)
 
 
 class Taken(torch.nn.Module):
@@ -26,6 +37,15 @@ class Taken(torch.nn.Module):
             return x.select(self.dim, self.positions)
         places = self.positions
         return x[(slice(None),) * self.dim + (slice(places.start, places.stop, places.step),)]
+
+
+class Chosen(torch.nn.Module):
+    """Positions of the first axis by their numbers."""
+
+    def forward(self, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """Choose from ``[batch, length, ...]`` by ``[batch, count]``; gradients of equal ones add up in float32."""
+        places = indices.long().reshape(*indices.shape, *(1,) * (x.ndim - 2))
+        return torch.take_along_dim(widened(x), places, dim=1).to(x.dtype)
 
 
 class Stacked(torch.nn.Module):
@@ -80,6 +100,12 @@ def take(layer: Slice | Split | Select, node: Node, settings: Settings) -> Made:
     shape = node.input_shapes[0]
     positions = layer.index if isinstance(layer, Select) else layer.positions(shape)
     return Made(Taken(layer.axis % len(shape) + 1, positions), {})
+
+
+@implements(Gather)
+def gather(layer: Gather, node: Node, settings: Settings) -> Made:
+    """torch's own function."""
+    return Made(Chosen(), {})
 
 
 @implements(Stack)

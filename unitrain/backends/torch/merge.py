@@ -6,8 +6,9 @@ import torch
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
+from unitrain.backends.torch.runtime import widened
 from unitrain.graph.graph import Node
-from unitrain.spec.layers.merge import Add, Concatenate, Multiply
+from unitrain.spec.layers.merge import Add, Concatenate, Divide, Multiply, Subtract
 
 
 class Sum(torch.nn.Module):
@@ -28,6 +29,22 @@ class Product(torch.nn.Module):
         for other in others:
             first = first * other
         return first
+
+
+class Difference(torch.nn.Module):
+    """Takes its second input from the first."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Subtract ``[batch, ...]`` tensors; axes of size 1 stretch."""
+        return a - b
+
+
+class Quotient(torch.nn.Module):
+    """Divides its first input by the second, in float32 where the numbers have 16 bits."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Divide ``[batch, ...]`` tensors; axes of size 1 stretch."""
+        return (widened(a) / widened(b)).to(a.dtype)
 
 
 class Concat(torch.nn.Module):
@@ -56,6 +73,18 @@ def add(layer: Add, node: Node, settings: Settings) -> Made:
 def multiply(layer: Multiply, node: Node, settings: Settings) -> Made:
     """The product."""
     return Made(Product(), {})
+
+
+@implements(Subtract)
+def subtract(layer: Subtract, node: Node, settings: Settings) -> Made:
+    """The difference."""
+    return Made(Difference(), {})
+
+
+@implements(Divide)
+def divide(layer: Divide, node: Node, settings: Settings) -> Made:
+    """The quotient."""
+    return Made(Quotient(), {})
 
 
 @implements(Concatenate)

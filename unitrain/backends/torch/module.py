@@ -21,6 +21,7 @@ from unitrain.backends.torch import (  # noqa: F401
     dense,
     dropout,
     embedding,
+    gate,
     mask,
     merge,
     norm,
@@ -30,6 +31,7 @@ from unitrain.backends.torch import (  # noqa: F401
     recurrent,
     resize,
     shape,
+    similarity,
     tabular,
     vision,
 )

@@ -23,7 +23,7 @@ from unitrain.spec.layers.activation import (
 )
 from unitrain.spec.layers.arithmetic import Matmul, Power, Scale, Shift
 from unitrain.spec.layers.attention import Attention
-from unitrain.spec.layers.axis import Maximum, Mean, Select, Slice, Split, Stack, Sum
+from unitrain.spec.layers.axis import Gather, Maximum, Mean, Select, Slice, Split, Stack, Sum
 from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ShapeError, show_shape
 from unitrain.spec.layers.conv import (
     Conv1d,
@@ -39,8 +39,9 @@ from unitrain.spec.layers.conv import (
 from unitrain.spec.layers.dense import Dense
 from unitrain.spec.layers.dropout import Dropout, DroppingLayer, StochasticDepth
 from unitrain.spec.layers.embedding import Embedding
+from unitrain.spec.layers.gate import Glu
 from unitrain.spec.layers.mask import LengthMask, PaddingMask
-from unitrain.spec.layers.merge import Add, Concatenate, Multiply
+from unitrain.spec.layers.merge import Add, Concatenate, Divide, Multiply, Subtract
 from unitrain.spec.layers.norm import BatchNorm, GroupedNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 from unitrain.spec.layers.pool import (
     AveragePool1d,
@@ -57,6 +58,7 @@ from unitrain.spec.layers.projection import TiedProjection
 from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
 from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
+from unitrain.spec.layers.similarity import Cosine, Dot
 from unitrain.spec.layers.tabular import FeatureTokens
 from unitrain.spec.layers.vision import ClassToken, LayerScale, PatchEmbedding, SqueezeExcite
 
@@ -125,11 +127,14 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     PixelShuffle,
     PixelUnshuffle,
     Add,
+    Subtract,
     Multiply,
+    Divide,
     Concatenate,
     Slice,
     Split,
     Select,
+    Gather,
     Stack,
     Sum,
     Mean,
@@ -138,6 +143,9 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     Shift,
     Power,
     Matmul,
+    Dot,
+    Cosine,
+    Glu,
 )
 
 LAYER_TYPES: dict[str, type[LayerSpec]] = {layer.model_fields["type"].default: layer for layer in LAYERS}
@@ -158,18 +166,23 @@ __all__ = [
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
+    "Cosine",
     "Dense",
     "DepthwiseConv1d",
     "DepthwiseConv2d",
+    "Divide",
+    "Dot",
     "Dropout",
     "DroppingLayer",
     "Elu",
     "Embedding",
     "FeatureTokens",
     "Flatten",
+    "Gather",
     "Gelu",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "Glu",
     "GroupNorm",
     "GroupedNorm",
     "Gru",
@@ -224,6 +237,7 @@ __all__ = [
     "SqueezeExcite",
     "Stack",
     "StochasticDepth",
+    "Subtract",
     "Sum",
     "Tanh",
     "TiedProjection",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from unitrain.spec.layers.base import InputNames, LayerSpec, Shape, ShapeError, ValueType, Wanted, show_shape
 
@@ -53,33 +53,55 @@ class Slice(LayerSpec):
 
 
 class Split(LayerSpec):
-    """One of ``parts`` equal parts of an axis, counted from 0; the others are layers of their own."""
+    """One part of an axis, counted from 0; the others are layers of their own.
+
+    Parameters
+    ----------
+    axis
+        Counted without the batch; negative from the end.
+    parts
+        How many equal parts there are.
+    sizes
+        Sizes of the parts, where they are not equal, in the place of ``parts``.
+    part
+        Which of them.
+    """
 
     accepts: ClassVar[Literal["float", "integer", "any"]] = "any"
 
     type: Literal["split"] = "split"
     axis: int = -1
     parts: PositiveInt = 2
+    sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     part: NonNegativeInt
 
     @model_validator(mode="after")
     def _part_exists(self) -> Self:
-        if self.part >= self.parts:
-            raise ValueError(f"part {self.part} of {self.parts}: the last is {self.parts - 1}")
+        if self.sizes is not None and "parts" in self.model_fields_set:
+            raise ValueError("set parts, for equal ones, or sizes")
+        count = self.parts if self.sizes is None else len(self.sizes)
+        if self.part >= count:
+            raise ValueError(f"part {self.part} of {count}: the last is {count - 1}")
         return self
 
     def positions(self, shape: Shape) -> range:
         """Return the positions that are taken."""
-        size = shape[counted(self.axis, len(shape), shape)] // self.parts
-        return range(self.part * size, (self.part + 1) * size)
+        size = shape[counted(self.axis, len(shape), shape)]
+        sizes = self.sizes or (size // self.parts,) * self.parts
+        start = sum(sizes[: self.part])
+        return range(start, start + sizes[self.part])
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """Divide the axis."""
+        """Return the shape with the part's size."""
         (shape,) = inputs
         axis = counted(self.axis, len(shape), shape)
-        if shape[axis] % self.parts:
+        if self.sizes is None and shape[axis] % self.parts:
             raise ShapeError(f"divides axis {self.axis} of {show_shape(shape)} into {self.parts} equal parts")
-        return (*shape[:axis], shape[axis] // self.parts, *shape[axis + 1 :])
+        if self.sizes is not None and shape[axis] != sum(self.sizes):
+            raise ShapeError(
+                f"divides axis {self.axis} of {show_shape(shape)} into parts of {sum(self.sizes)} positions in all"
+            )
+        return (*shape[:axis], len(self.positions(shape)), *shape[axis + 1 :])
 
 
 class Select(LayerSpec):
@@ -98,6 +120,33 @@ class Select(LayerSpec):
         if not -shape[axis] <= self.index < shape[axis]:
             raise ShapeError(f"takes position {self.index} of axis {self.axis}, which has {shape[axis]}")
         return (*shape[:axis], *shape[axis + 1 :])
+
+
+class Gather(LayerSpec):
+    """Positions of the first axis by their numbers: ``[length, ...]`` and indices ``[count]`` to ``[count, ...]``.
+
+    Parameters
+    ----------
+    indices
+        Integers, counted from 0; one outside ``0 .. length - 1`` is an error.
+    """
+
+    accepts: ClassVar[Literal["float", "integer", "any"]] = "any"
+    side_inputs: ClassVar[Mapping[str, ValueType]] = {"indices": "integer"}
+
+    type: Literal["gather"] = "gather"
+    indices: InputNames
+
+    def side_shapes(self, *inputs: Shape) -> dict[str, tuple[Wanted, ...]]:
+        """Return any count."""
+        return {"indices": ((None,),)}
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Put the count for the length."""
+        shape, indices = inputs
+        if not shape:
+            raise ShapeError(f"needs an input with an axis, and got {show_shape(shape)}")
+        return (*indices, *shape[1:])
 
 
 class Stack(LayerSpec):

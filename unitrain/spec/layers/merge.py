@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from unitrain.spec.layers.base import LayerSpec, Shape, ShapeError, show_shape
 
 
-class _Elementwise(LayerSpec):
+class Elementwise(LayerSpec):
     """Joins inputs element by element; axes of size 1 stretch, as in NumPy, and ranks must agree."""
 
     arity: ClassVar[tuple[int, int | None]] = (2, None)
@@ -26,16 +26,34 @@ class _Elementwise(LayerSpec):
         return tuple(result)
 
 
-class Add(_Elementwise):
+class Add(Elementwise):
     """Sum of the inputs."""
 
     type: Literal["add"] = "add"
 
 
-class Multiply(_Elementwise):
+class Multiply(Elementwise):
     """Product of the inputs."""
 
     type: Literal["multiply"] = "multiply"
+
+
+class OfTwo(Elementwise):
+    """Joins exactly two."""
+
+    arity: ClassVar[tuple[int, int | None]] = (2, 2)
+
+
+class Subtract(OfTwo):
+    """The first input less the second."""
+
+    type: Literal["subtract"] = "subtract"
+
+
+class Divide(OfTwo):
+    """The first input by the second; by 0 it is infinite, and 0 / 0 not a number."""
+
+    type: Literal["divide"] = "divide"
 
 
 class Concatenate(LayerSpec):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -33,11 +34,15 @@ Row = Mapping[str, Option]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A layer that fits its inputs: its fields as YAML has them, checked, and the shape of its output."""
+    """A layer that fits its inputs: its fields as YAML has them, checked, and the shape of its output.
+
+    ``sides`` are the shapes of the values that its side inputs want, by field; there a word stands for their names.
+    """
 
     fields: dict[str, Any]
     layer: LayerSpec
     shape: Shape
+    sides: Mapping[str, tuple[Shape, ...]]
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,34 @@ def draw_layer(
         if pins and not fields.keys() >= pins.keys():
             continue
         try:
-            checked = layer.model_validate(fields)
-            shape = checked.output_shape(*shapes)
-            weights = sum(parameter.size for parameter in checked.parameters(*shapes).values())
+            checked, sides = _with_sides(layer, fields, generator, shapes)
+            every = (*shapes, *chain(*sides.values()))
+            shape = checked.output_shape(*every)
+            weights = sum(parameter.size for parameter in checked.parameters(*every).values())
         except (ValidationError, ShapeError):
             continue
         if 0 < prod(shape) <= LARGEST_VALUE and weights <= LARGEST_LAYER:
-            return Drawn(fields, checked, shape)
+            return Drawn(fields, checked, shape, sides)
     return None
+
+
+def _with_sides(
+    layer: type[LayerSpec], fields: dict[str, Any], generator: np.random.Generator, shapes: tuple[Shape, ...]
+) -> tuple[LayerSpec, dict[str, tuple[Shape, ...]]]:
+    """Check a layer, and draw the shapes of its side inputs, for each of which ``fields`` then hold a word."""
+    checked = layer.model_validate(fields)
+    given = checked.side_names()
+    if not given:
+        return checked, {}
+    wanted = checked.side_shapes(*shapes)
+    # One extent for all that are free: of keys and their mask, it is one.
+    free = int(generator.integers(2, 6))
+    sides = {
+        name: tuple(tuple(free if extent is None else extent for extent in shape) for shape in wanted[name])
+        for name in given
+    }
+    fields |= {name: ["given"] * len(found) for name, found in sides.items()}
+    return layer.model_validate(fields), sides
 
 
 def _fits(layer: type[LayerSpec], generator: np.random.Generator, pins: Row, ranks: frozenset[int]) -> Drawn | None:

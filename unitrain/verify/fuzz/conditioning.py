@@ -1,11 +1,12 @@
 """Models on which right implementations differ by more than rounding, so that they show nothing: they are not drawn.
 
-Two kinds are left out, and no others:
+Three kinds are left out, and no others:
 
 - Products of more than `DEGREE` factors of an input: they leave the range of float32, where float64 does not.
 - A normalisation of fewer than `FEWEST` numbers. Of one number it leaves x - mean = 0, of two it leaves +1 and -1,
   whatever they were: every gradient is 0 but for rounding, and an optimizer that divides by the gradient's size, such
-  as Adam, turns that rounding into steps of full length.
+  as Adam, turns that rounding into steps of full length. So does the angle between two numbers.
+- Quotients by anything but what a sigmoid or softplus keeps from 0.
 """
 
 from __future__ import annotations
@@ -13,24 +14,49 @@ from __future__ import annotations
 from math import prod
 
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers import BatchNorm, GroupedNorm, LayerNorm, Matmul, Multiply, Power, RmsNorm
+from unitrain.spec.layers import (
+    BatchNorm,
+    Cosine,
+    Divide,
+    Dot,
+    Glu,
+    GroupedNorm,
+    LayerNorm,
+    Matmul,
+    Multiply,
+    Power,
+    RmsNorm,
+    Sigmoid,
+    Softplus,
+)
 
 DEGREE, FEWEST = 6, 3
 
 
 def well_conditioned(graph: Graph, batch: int) -> bool:
     """Tell whether a model with batches of ``batch`` samples is none of those above."""
-    return max(_degrees(graph).values()) <= DEGREE and all(_normalised(node, batch) >= FEWEST for node in graph.nodes)
+    layers = {node.name: node.layer for node in graph.nodes}
+    return (
+        max(_degrees(graph).values()) <= DEGREE
+        and all(_normalised(node, batch) >= FEWEST for node in graph.nodes)
+        and all(isinstance(layers.get(node.inputs[1]), (Sigmoid, Softplus)) for node in graph.nodes if _divides(node))
+    )
+
+
+def _divides(node: Node) -> bool:
+    return isinstance(node.layer, Divide)
 
 
 def _degrees(graph: Graph) -> dict[str, int]:
     """Return of how many factors the products at each node are."""
     degrees = dict.fromkeys(graph.inputs, 1)
     for node in graph.nodes:
-        join = sum if isinstance(node.layer, (Multiply, Matmul)) else max
+        join = sum if isinstance(node.layer, (Multiply, Matmul, Dot)) else max
         degree = join([degrees[name] for name in node.inputs])
         if isinstance(node.layer, Power):
             degree *= max(1, int(abs(node.layer.exponent)))
+        elif isinstance(node.layer, Glu):
+            degree *= 2
         degrees[node.name] = degree
     return degrees
 
@@ -45,7 +71,7 @@ def _normalised(node: Node, batch: int) -> int:
             return prod(shape[-axes:])
         case GroupedNorm() as norm:
             return prod(shape) // norm.groups_of(shape[-1])
-        case RmsNorm():
+        case RmsNorm() | Cosine():
             return shape[-1]
         case _:
             return FEWEST

@@ -16,7 +16,8 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from unitrain.verify.fuzz.hints import MOST, NONE, NUMBERS, SHAPED, Generator, Option, Shapes, pick
+from unitrain.spec.layers.base import LayerSpec
+from unitrain.verify.fuzz.hints import GIVEN, MOST, NONE, NUMBERS, SHAPED, Generator, Option, Shapes, pick
 
 # Not drawn: what names a layer and ties it to others.
 LEFT = frozenset({"type", "name", "inputs"})
@@ -31,8 +32,11 @@ def kind_of(spec: type[BaseModel]) -> str:
 @cache
 def options(spec: type[BaseModel]) -> Mapping[str, tuple[Option, ...]]:
     """Return the options of every field that is drawn; a field whose type is not understood has none."""
+    sides = spec.side_inputs if issubclass(spec, LayerSpec) else {}
     return {
-        name: SHAPED.get(f"{kind_of(spec)}.{name}") or _unique(_of_type(field.annotation, list(field.metadata), name))
+        name: ((GIVEN,) if field.is_required() else (NONE, GIVEN))
+        if name in sides
+        else SHAPED.get(f"{kind_of(spec)}.{name}") or _unique(_of_type(field.annotation, list(field.metadata), name))
         for name, field in spec.model_fields.items()
         if name not in LEFT
     }

@@ -12,7 +12,7 @@ from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers.base import Shape
 from unitrain.spec.losses import Loss
-from unitrain.spec.model import ModelSpec
+from unitrain.spec.model import STEP_TYPES, ModelSpec
 from unitrain.spec.optimizers import Optimizer
 from unitrain.spec.schedules import PlateauSchedule, Schedule
 from unitrain.verify.fuzz.case import VerifyCase
@@ -53,7 +53,7 @@ def draw_case(seed: int, number: int) -> VerifyCase:
 
 
 def draw_model(seed: int, number: int) -> ModelSpec:
-    """Draw a model that resolves: 1 to 9 layers, blocks counted as one, on 1 to 3 inputs, with one output or more."""
+    """Draw a model that resolves: 1 to 9 layers, blocks counted as one, on 1 to 4 inputs, with one output or more."""
     for attempt in range(1000):
         generator = stream(seed, "fuzz", number, attempt)
         # Once in a while two layers whose turn it is cannot stand in one model: then one has to do. A pair may be badly
@@ -101,7 +101,8 @@ def _before(shares: tuple[int, ...], number: int) -> int:
 def _finished(sketch: Sketch) -> dict[str, Any] | None:
     """Return a model as YAML has it; None when it has no output that can be trained."""
     g = sketch.generator
-    # Integers that no embedding read give nothing to train, nor do inputs that only they read.
+    sketch.embed_integers()
+    # Integers that nothing reads give nothing to train, nor do inputs that only they read.
     ends = sketch.results()
     outputs = [value.name for value in ends if not value.integer]
     if not outputs or len(outputs) < len(ends):
@@ -130,7 +131,8 @@ def _bare(layers: list[dict[str, Any]], outputs: list[str]) -> list[dict[str, An
     names = [layer["name"] for layer in layers]
     chain = all(layer["inputs"] == [name] for layer, name in zip(layers[1:], names, strict=False))
     called = any(layer["type"] == "shared" for layer in layers)
-    if not chain or called or len(layers[0]["inputs"]) > 1 or outputs != names[-1:]:
+    sides = any(side in layer for layer in layers for side in STEP_TYPES[layer["type"]].side_inputs)
+    if not chain or called or sides or len(layers[0]["inputs"]) > 1 or outputs != names[-1:]:
         return layers
     return [{key: value for key, value in layer.items() if key not in ("name", "inputs")} for layer in layers]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -141,6 +142,13 @@ def _axis(sign: int) -> Draw:
     return draw
 
 
+def _sizes(generator: Generator, shapes: Shapes) -> list[int]:
+    """Divide some axis into two or three parts."""
+    extent = pick(generator, shapes[0] or (1,))
+    cuts = sorted({int(place) for place in generator.integers(1, max(extent, 2), 2)})
+    return [end - start for start, end in pairwise([0, *cuts, max(extent, 2)])]
+
+
 def _class_weights(generator: Generator, shapes: Shapes) -> list[float]:
     return [float(pick(generator, (0.5, 1.0, 2.0))) for _ in range(shapes[0][-1] if shapes[0] else 1)]
 
@@ -150,10 +158,23 @@ def _class(generator: Generator, shapes: Shapes) -> int:
 
 
 NONE = Option("none", lambda generator, shapes: None, lambda value: value is None)
+# A side input: the word stands for names that are found once the layer's shapes are known.
+GIVEN = Option("given", lambda generator, shapes: ["given"], lambda value: value is not None)
 
 
 def _stated(draw: Draw) -> tuple[Option, ...]:
     return (NONE, Option("stated", draw, lambda value: value is not None))
+
+
+def _either_end(front: Draw, back: Draw) -> tuple[Option, ...]:
+    return (
+        Option("from the front", front, lambda value: value is not None and value >= 0),
+        Option("from the back", back, lambda value: value is not None and value < 0),
+    )
+
+
+def _between(least: int, most: int) -> Draw:
+    return lambda generator, shapes: int(generator.integers(least, most + 1))
 
 
 def _one_of(*numbers: float) -> tuple[Option, ...]:
@@ -181,15 +202,15 @@ SHAPED: Mapping[str, tuple[Option, ...]] = {
         Option("0", _amounts(True), lambda value: not any(map(any, value))),
         Option("more", _amounts(False), lambda value: any(map(any, value))),
     ),
+    "split.sizes": _stated(_sizes),
     "scale.factor": _one_of(-1.5, 0.0, 0.5),
-    "softmax.axis": (
-        Option("from the front", _axis(1), lambda value: value >= 0),
-        Option("from the back", _axis(-1), lambda value: value < 0),
-    ),
-    "concatenate.axis": (
-        Option("from the front", _axis(1), lambda value: value >= 0),
-        Option("from the back", _axis(-1), lambda value: value < 0),
-    ),
+    **{
+        f"{kind}.axis": _either_end(_axis(1), _axis(-1))
+        for kind in ("softmax", "concatenate", "slice", "split", "select", "stack", "sum", "mean", "max")
+    },
+    "select.index": _either_end(_between(0, 2), _between(-2, -1)),
+    "slice.start": _either_end(_between(0, 2), _between(-3, -1)),
+    "slice.stop": (NONE, *_either_end(_between(1, 4), _between(-2, -1))),
     "cross_entropy.class_weights": _stated(_class_weights),
     "binary_cross_entropy.class_weights": _stated(lambda generator, shapes: _class_weights(generator, [(2,)])),
     "cross_entropy.ignore_index": _stated(_class),

@@ -73,11 +73,10 @@ def _cut(model: Plain, every: list[Plain], kept: list[Plain], shapes: Shapes) ->
     layers = []
     for layer in kept:
         if layer["type"] == "shared" and layer["layer"] not in inside:
-            layer = {**originals[layer["layer"]], "name": layer["name"], "inputs": layer["inputs"]}
-        reads = []
-        for name in layer["inputs"]:
+            layer = _called(originals[layer["layer"]], layer)
+        entries: dict[str, str] = {}
+        for name in names_read(layer):
             if _base(name) in inside:
-                reads.append(name)
                 continue
             if name not in shapes:
                 return None
@@ -86,8 +85,8 @@ def _cut(model: Plain, every: list[Plain], kept: list[Plain], shapes: Shapes) ->
             entry = name.replace(".", "_") if known is not None else f"{name.replace('.', '_')}_value"
             given = {"shape": shape} if dtype == "float" else {"shape": shape, "dtype": dtype}
             inputs[entry] = known if known is not None else given
-            reads.append(entry)
-        layers.append({**layer, "inputs": reads})
+            entries[name] = entry
+        layers.append(_reading(layer, entries))
     return _ended({**model, "inputs": inputs, "layers": layers})
 
 
@@ -104,13 +103,11 @@ def fewer_layers(model: Plain) -> Iterator[Plain]:
     for index, layer in enumerate(layers):
         for instead in dict.fromkeys(layer["inputs"]):
             rest = [
-                {**other, "inputs": [instead if _base(name) == layer["name"] else name for name in other["inputs"]]}
+                _reading(other, {name: instead for name in names_read(other) if _base(name) == layer["name"]})
                 for other in layers[:index] + layers[index + 1 :]
             ]
             if rest:
-                used = {name for other in rest for name in other["inputs"]}
-                inputs = {name: given for name, given in model["inputs"].items() if name in used}
-                yield _ended({**model, "inputs": inputs, "layers": rest})
+                yield _ended(_with_used_inputs({**model, "layers": rest}))
     for index, layer in enumerate(layers):
         for place in range(len(layer["inputs"]) if len(layer["inputs"]) > 2 else 0):
             fewer = {**layer, "inputs": layer["inputs"][:place] + layer["inputs"][place + 1 :]}
@@ -130,6 +127,10 @@ def simpler_fields(model: Plain) -> Iterator[Plain]:
             yield _with_layer(model, place, needed)
         for simpler in _without_leaves(layer, keep=("type", "name", "inputs")):
             yield _with_layer(model, place, simpler)
+            if "inputs" in model and len(names_read(simpler)) < len(names_read(layer)):
+                # A side input that is left out leaves an input without a reader, or a layer.
+                named = _named(_with_layer(model, place, simpler))
+                yield _ended(_with_used_inputs({**model, "layers": named}))
         for name, choices in options(STEP_TYPES[layer["type"]]).items():
             if isinstance(layer.get(name), (list, dict)):
                 # `same` is shorter than amounts.
@@ -158,6 +159,17 @@ def smaller_numbers(model: Plain) -> Iterator[Plain]:
         numbers = {key: value for key, value in layer.items() if key not in ("type", "name", "inputs")}
         for simpler in _smaller(numbers):
             yield _with_layer(model, place, {**layer, **simpler})
+    # An extent wherever it stands, where a layer binds it: that of a sequence and of its mask.
+    for extent in sorted({extent for given in model["inputs"].values() for extent in given["shape"]}):
+        for smaller in _smaller(extent):
+            if smaller:
+                yield {
+                    **model,
+                    "inputs": {
+                        name: {**given, "shape": [smaller if found == extent else found for found in given["shape"]]}
+                        for name, given in model["inputs"].items()
+                    },
+                }
     # Two extents at once, where a merge or a reshape binds them.
     for first, one in model["inputs"].items():
         for second, other in model["inputs"].items():
@@ -192,7 +204,14 @@ def without_names(model: Plain) -> Iterator[Plain]:
     outputs = model.get("outputs") or [layers[-1]["name"]]
     names = [layer["name"] for layer in layers]
     chain = all(layer["inputs"] == [name] for layer, name in zip(layers[1:], names, strict=False))
-    if chain and outputs == names[-1:] and len(model["inputs"]) == 1 and layers[0]["inputs"] == list(model["inputs"]):
+    sides = {name for layer in layers for name in names_read(layer)[len(layer["inputs"]) :]}
+    if (
+        chain
+        and not sides & set(names)
+        and outputs == names[-1:]
+        and len(model["inputs"]) == 1
+        and layers[0]["inputs"] == list(model["inputs"])
+    ):
         bare = [{key: value for key, value in layer.items() if key not in ("name", "inputs")} for layer in layers]
         yield {**{key: value for key, value in model.items() if key != "outputs"}, "layers": bare}
     short = {name: f"input_{place}" for place, name in enumerate(model["inputs"], start=1)}
@@ -201,8 +220,7 @@ def without_names(model: Plain) -> Iterator[Plain]:
         **model,
         "inputs": {short[name]: given for name, given in model["inputs"].items()},
         "layers": [
-            {**layer, "inputs": _as_written(layer["inputs"], short)} if "inputs" in layer else layer
-            for layer in model["layers"]
+            {**layer, **{key: _as_written(layer[key], short) for key in _naming(layer)}} for layer in model["layers"]
         ],
     }
 
@@ -220,8 +238,8 @@ def _named(model: Plain) -> list[Plain]:
         kind = layer["type"]
         counts[kind] = counts.get(kind, 0) + 1
         name = layer.get("name") or f"{kind}_{counts[kind]}"
-        inputs = layer.get("inputs") or before
-        layers.append({**layer, "name": name, "inputs": [inputs] if isinstance(inputs, str) else list(inputs)})
+        layer = {**layer, "name": name, "inputs": layer.get("inputs") or before}
+        layers.append(layer | {key: _names(layer[key]) for key in _naming(layer)})
         before = [name]
     return layers
 
@@ -229,7 +247,7 @@ def _named(model: Plain) -> list[Plain]:
 def _ended(model: Plain) -> Plain:
     """Let a model end with what nothing reads, and with those of its outputs that are still there."""
     layers = model["layers"]
-    read = {_base(name) for layer in layers for name in layer["inputs"]}
+    read = {_base(name) for layer in layers for name in names_read(layer)}
     named = {layer["name"] for layer in layers}
     kept = [name for name in model.get("outputs") or [] if _base(name) in named]
     ends = {_base(name) for name in kept}
@@ -248,12 +266,47 @@ def _pruned(model: Plain, outputs: tuple[str, ...]) -> Plain:
     for layer in reversed(layers):
         if layer["name"] in needed:
             kept.insert(0, layer)
-            needed |= {_base(name) for name in layer["inputs"]}
+            needed |= {_base(name) for name in names_read(layer)}
             if layer["type"] == "shared":
                 # The layer that owns the weights must be listed, and so is kept with what it needs.
                 needed.add(layer["layer"])
     inputs = {name: given for name, given in model["inputs"].items() if name in needed}
     return {**model, "inputs": inputs, "layers": kept, "outputs": list(outputs)}
+
+
+def _with_used_inputs(model: Plain) -> Plain:
+    """Leave out the inputs that no layer reads."""
+    used = {name for layer in model["layers"] for name in names_read(layer)}
+    return {**model, "inputs": {name: given for name, given in model["inputs"].items() if name in used}}
+
+
+def names_read(layer: Plain) -> list[str]:
+    """Return the names of all that a layer is written to read, its side inputs last."""
+    return [name for key in _naming(layer) for name in _names(layer[key])]
+
+
+def _naming(layer: Plain) -> list[str]:
+    """Return the fields of a layer that name what it reads."""
+    fields = ("inputs", *STEP_TYPES[layer["type"]].side_inputs)
+    return [field for field in fields if layer.get(field) is not None]
+
+
+def _reading(layer: Plain, instead: Mapping[str, str]) -> Plain:
+    """Let a layer read other values."""
+    return layer | {key: [instead.get(name, name) for name in layer[key]] for key in _naming(layer)}
+
+
+def _called(original: Plain, call: Plain) -> Plain:
+    """Return a layer as one that shares its weights applies it, whose inputs end with the side inputs."""
+    main = len(original["inputs"])
+    layer, rest = {**original, "name": call["name"], "inputs": call["inputs"][:main]}, call["inputs"][main:]
+    for key in _naming(original)[1:]:
+        layer[key], rest = rest[: len(original[key])], rest[len(original[key]) :]
+    return layer
+
+
+def _names(given: Any) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _base(name: str) -> str:
@@ -262,8 +315,7 @@ def _base(name: str) -> str:
 
 
 def _inputs(block: Plain) -> list[str]:
-    inputs = block.get("inputs", ["input"])
-    return [inputs] if isinstance(inputs, str) else list(inputs)
+    return _names(block.get("inputs", ["input"]))
 
 
 def _required(layer: Plain) -> Plain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -252,6 +253,10 @@ class _Session:
         self.observer(Progress(result.done, result.count, len(result.failures), doing, seconds))
 
 
+# Escape sequences of terminals.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
 @cache
 def version() -> str:
     """Return what tells this fuzzer from others, which draw other cases: a new layer or option makes another one."""
@@ -264,8 +269,13 @@ def _checked(check: Check, case: VerifyCase) -> list[Failure]:
     try:
         return list(check(case))
     except Exception as error:  # a crash is a finding like any other, and the session goes on
-        text = " ".join(str(error).split())[:300]
+        # Frameworks colour their messages, and the file that starts with this one has to be YAML.
+        text = " ".join("".join(filter(_printable, _COLOURS.sub("", str(error)))).split())[:300]
         return [Failure(f"error {type(error).__name__}", f"{type(error).__name__}: {text}")]
+
+
+def _printable(character: str) -> bool:
+    return character.isprintable() or character.isspace()
 
 
 def _failure_file(case: VerifyCase, failure: Failure, path: Path, seed: int, number: int, command: str) -> str:

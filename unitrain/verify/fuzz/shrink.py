@@ -24,6 +24,7 @@ from unitrain.verify.fuzz.reductions import (
     fewer_layers,
     fewer_outputs,
     flat_model,
+    names_read,
     simpler_fields,
     simpler_training,
     smaller_numbers,
@@ -155,7 +156,7 @@ def _shapes(model: ModelSpec, graph: Graph) -> Shapes:
     """Return shape and kind of what every name in a model stands for, a block's outputs included."""
     found = {name: (list(given.shape), str(given.dtype)) for name, given in graph.inputs.items()}
     plain = model.to_plain()
-    read = [name for layer in plain["layers"] for name in layer.get("inputs", [])]
+    read = [name for layer in plain["layers"] for name in names_read(layer)]
     for name in dict.fromkeys([*read, *(layer["name"] for layer in plain["layers"] if "name" in layer)]):
         if name in found:
             continue

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
-from unitrain.spec.layers.base import LayerSpec, Shape, ShapeError
+from unitrain.spec.layers import Divide, Embedding
+from unitrain.spec.layers.base import LayerSpec, Shape
 from unitrain.verify.fuzz.catalogue import Drawn, Row, draw_layer, draw_shape, drawable, profile
 from unitrain.verify.fuzz.hints import pick
 
 # How often what is added applies an earlier layer or block again, is a block, is a layer of several inputs: there are
 # few kinds of these, and they make the graph.
 AGAIN, BLOCKS, SEVERAL = 0.2, 0.35, 0.25
-# How often a layer is given each of the side inputs that it may have.
-SIDES = 0.4
-MOST_INPUTS = 3
+# An LSTM reads as many: a sequence, its mask, and two arrays of an initial state.
+MOST_INPUTS = 4
 TRIES = 60
 
 
 @dataclass
 class Value:
-    """Something that a layer can read: its name, shape and kind, and whether anything reads it."""
+    """Something that a layer can read: its name, shape and kind, and whether anything reads it.
+
+    A ``mask`` is of integers 0 and 1.
+    """
 
     name: str
     shape: Shape
     integer: bool = False
+    mask: bool = False
     read: bool = False
+
+    @property
+    def kind(self) -> tuple[Shape, bool, bool]:
+        """What a layer that reads it asks for."""
+        return self.shape, self.integer, self.mask
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class _Call:
     """Something that can be applied again: a block, or a layer whose weights are shared."""
 
     fields: dict[str, Any]
-    sources: tuple[tuple[Shape, bool], ...]
+    sources: tuple[tuple[Shape, bool, bool], ...]
     results: tuple[tuple[str, Shape], ...]
 
 
@@ -95,8 +106,7 @@ class Sketch:
             if sources is None:
                 return False
             drawn = draw_layer(layer, self.generator, tuple(source.shape for source in sources), pins)
-            if drawn is not None:
-                self._append_layer(drawn, sources)
+            if drawn is not None and self._append_layer(drawn, sources):
                 return True
         return False
 
@@ -112,13 +122,20 @@ class Sketch:
             if drawn is None or not _reads(second, Value("", drawn.shape, _integer(drawn, sources))):
                 continue
             after = draw_layer(second, self.generator, (drawn.shape,) * second.arity[0])
-            if after is not None:
-                self._append_layer(drawn, sources)
+            if after is not None and self._append_layer(drawn, sources):
                 value = self.values[-1]
                 alike = [known for known in self.values if (known.shape, known.integer) == (value.shape, value.integer)]
-                self._append_layer(after, [value, *(pick(self.generator, alike) for _ in range(second.arity[0] - 1))])
-                return True
+                others = [pick(self.generator, alike) for _ in range(second.arity[0] - 1)]
+                return self._append_layer(after, [value, *others])
         return False
+
+    def embed_integers(self) -> None:
+        """Let embeddings read the integers that nothing reads yet, so that there is something to train."""
+        for value in self.results():
+            if value.integer:
+                drawn = draw_layer(Embedding, self.generator, (value.shape,))
+                if drawn is not None:
+                    self._append_layer(drawn, [value])
 
     def results(self) -> list[Value]:
         """Return the values that nothing reads, inputs left out."""
@@ -183,67 +200,57 @@ class Sketch:
         """Return an input that joins the model only when a layer reads it."""
         return Value("", shape, integer)
 
-    def _append_layer(self, drawn: Drawn, sources: list[Value]) -> None:
+    def _append_layer(self, drawn: Drawn, sources: list[Value]) -> bool:
+        """Add a layer with its side inputs; tell whether there are values for these."""
+        sides = self._sides(drawn, sum(not source.name for source in sources))
+        if sides is None:
+            return False
         integer = _integer(drawn, sources)
-        shapes = tuple((source.shape, source.integer) for source in sources)
-        name = self._append(
-            self._with_sides(drawn, shapes, sum(not source.name for source in sources)),
-            sources,
-            [("", drawn.shape)],
-            integer,
-        )
-        if not integer:
+        shapes = tuple(source.kind for source in chain(sources, *sides.values()))
+        if isinstance(drawn.layer, Divide):
+            # What is divided by is kept from 0.
+            self._append({"type": "sigmoid"}, sources[1:], [("", sources[1].shape)])
+            sources = [sources[0], self.values[-1]]
+        mask = integer and (drawn.layer.gives is not None or all(source.mask for source in sources))
+        name = self._append(drawn.fields, sources, [("", drawn.shape)], integer, mask, sides)
+        if not integer and not isinstance(drawn.layer, Divide):
             self.calls.append(_Call({"type": "shared", "layer": name}, shapes, (("", drawn.shape),)))
+        return True
 
-    def _with_sides(self, drawn: Drawn, shapes: tuple[tuple[Shape, bool], ...], pending: int) -> dict[str, Any]:
-        """Return a layer's fields with side inputs, where values of their shapes are there or may be added."""
-        main = tuple(shape for shape, _ in shapes)
-        fields, given = dict(drawn.fields), main
-        for name, kind in type(drawn.layer).side_inputs.items():
-            if not self.chance(SIDES):
-                continue
-            try:
-                asked = type(drawn.layer).model_validate({**fields, name: ["given"]}).side_shapes(*main)[name]
-                wanted = [
-                    tuple(int(self.generator.integers(2, 6)) if extent is None else extent for extent in shape)
-                    for shape in asked
-                ]
-                trial = {**fields, name: ["given"] * len(wanted)}
-                type(drawn.layer).model_validate(trial).output_shape(*given, *wanted)
-            except (ValidationError, ShapeError):
-                continue
-            values = [self._side(shape, kind == "integer", pending) for shape in wanted]
-            if all(value is not None for value in values):
-                fields[name] = [value.name for value in values if value is not None]
-                given = (*given, *wanted)
-        return fields
-
-    def _side(self, shape: Shape, integer: bool, pending: int) -> Value | None:
-        """Return a value of a shape, or an input that is added; None where there is neither."""
-        fitting = [value for value in self.values if (value.shape, value.integer) == (shape, integer)]
-        if fitting and not integer:
-            fitting[-1].read = True
-            return fitting[-1]
-        if not self._may_open(pending):
-            return None
-        value = self._new_input(shape, integer)
-        self._join(value)
-        if integer:
-            # A mask.
-            self.inputs[value.name] |= {"low": 0, "high": 1}
-        value.read = True
-        return value
+    def _sides(self, drawn: Drawn, pending: int) -> dict[str, list[Value]] | None:
+        """Choose values for side inputs, earlier or new ones; None where none fit and no input may be added."""
+        chosen: dict[str, list[Value]] = {}
+        for name, shapes in drawn.sides.items():
+            chosen[name] = []
+            for shape in shapes:
+                wanted = Value("", shape, drawn.layer.side_inputs[name] == "integer", mask=name == "mask")
+                fitting = [value for value in self.values if value.kind == wanted.kind]
+                if fitting and (self.chance(0.6) or not self._may_open(pending)):
+                    chosen[name].append(pick(self.generator, fitting))
+                elif self._may_open(pending):
+                    chosen[name].append(wanted)
+                    pending += 1
+                else:
+                    return None
+        return chosen
 
     def _append(
-        self, fields: dict[str, Any], sources: list[Value], results: list[tuple[str, Shape]], integer: bool = False
+        self,
+        fields: dict[str, Any],
+        sources: list[Value],
+        results: list[tuple[str, Shape]],
+        integer: bool = False,
+        mask: bool = False,
+        sides: Mapping[str, list[Value]] = MappingProxyType({}),
     ) -> str:
-        for source in sources:
+        for source in chain(sources, *sides.values()):
             if not source.name:
                 self._join(source)
             source.read = True
         name = f"{fields['type']}_{len(self.layers) + 1}"
-        self.layers.append({**fields, "name": name, "inputs": [source.name for source in sources]})
-        self.values += [Value(f"{name}.{part}" if part else name, shape, integer) for part, shape in results]
+        read = {side: [value.name for value in given] for side, given in sides.items()}
+        self.layers.append({**fields, **read, "name": name, "inputs": [source.name for source in sources]})
+        self.values += [Value(f"{name}.{part}" if part else name, shape, integer, mask) for part, shape in results]
         return name
 
     def _join(self, source: Value) -> None:
@@ -251,7 +258,7 @@ class Sketch:
         source.name = f"input_{len(self.inputs) + 1}"
         given: dict[str, Any] = {"shape": list(source.shape)}
         if source.integer:
-            given["dtype"] = "integer"
+            given |= {"dtype": "integer"} | ({"low": 0, "high": 1} if source.mask else {})
         elif self.chance(0.3):
             given |= pick(self.generator, ({"low": 0.0, "high": 1.0}, {"low": -2.0, "high": 2.0}, {"low": 0.0}))
         self.inputs[source.name] = given
@@ -262,7 +269,7 @@ class Sketch:
         call = pick(self.generator, self.calls)
         sources = []
         for wanted in call.sources:
-            fitting = [value for value in self.values if (value.shape, value.integer) == wanted]
+            fitting = [value for value in self.values if value.kind == wanted]
             if not fitting:
                 return False
             sources.append(fitting[-1] if self.chance(0.7) else pick(self.generator, fitting))
@@ -298,7 +305,7 @@ class Sketch:
         if [value.shape for value in results] == [source.shape for source in sources] and self.chance(0.8):
             call["repeat"] = int(g.integers(2, 4))
         self.blocks[call["block"]] = block
-        shapes = tuple((source.shape, source.integer) for source in sources)
+        shapes = tuple(source.kind for source in sources)
         given = tuple((value.name if len(parts) > 1 else "", value.shape) for value in results)
         name = self._append(call, sources, list(given))
         self.calls.append(_Call({"type": "shared", "layer": name}, shapes, given))
