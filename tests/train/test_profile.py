@@ -257,7 +257,7 @@ def test_a_wide_layer_is_the_costliest_of_a_step(recipe, tmp_path, backend):
     by_layer.pop(None, None)
     # Of the known layers; the optimizer and what names no layer have their share of so many parameters too.
     assert max(by_layer, key=by_layer.__getitem__) in ("wide", "species")
-    assert by_layer["bend"] < 0.05
+    assert by_layer["bend"] < 0.5 * max(by_layer.values())
 
 
 def test_slow_augmentation_is_data_that_is_waited_for(tmp_path, monkeypatch):

@@ -50,6 +50,10 @@ class ForeignParameter:
         window, ``v`` vocabulary, ``d`` width; nothing where that cannot be told.
     trainable
         False for running statistics.
+    blocks
+        Of a recurrent layer: what stands side by side in it, in equal parts along all axes but ``i``, each the spec's
+        name and a gate of `GATES`: ``("kernel.i", "kernel.o", "kernel.f", "kernel.g")``. What stands there twice is
+        added up.
     """
 
     name: str
@@ -59,6 +63,24 @@ class ForeignParameter:
     role: Role
     axes: str
     trainable: bool = True
+    blocks: tuple[str, ...] = ()
+
+
+# The gates of recurrent layers in the spec's order of columns.
+GATES = {"lstm": "ifgo", "gru": "zrn", "simple_rnn": "h"}
+
+
+def blocks(local: str, gates: str) -> tuple[str, ...]:
+    """Return what stands in an array: ``blocks("kernel", "io")`` is ``("kernel.i", "kernel.o")``."""
+    return tuple(f"{local}.{gate}" for gate in gates)
+
+
+def second_bias(gates: str, prefix: str = "") -> tuple[str, ...]:
+    """Return what stands in the bias of a product with the state, where there is another one for that with the input.
+
+    The two are added up; of a GRU's candidate alone they are not.
+    """
+    return tuple(f"{prefix}{'recurrent_bias' if gate == 'n' else 'bias'}.{gate}" for gate in gates)
 
 
 @dataclass(frozen=True)

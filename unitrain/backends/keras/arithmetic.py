@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from unitrain.backends.keras.registry import Context, KerasTensor, implements
 from unitrain.spec.layers import Matmul, Power, Scale, Shift
@@ -10,8 +11,11 @@ from unitrain.spec.layers import Matmul, Power, Scale, Shift
 
 @implements(Scale)
 def scale(layer: Scale, context: Context, x: KerasTensor) -> KerasTensor:
-    """Keras' own layer: its operation would call the product with a number sparse, which other layers cannot read."""
-    return context.apply(keras.layers.Rescaling, x, scale=layer.factor)
+    """Keras' own layer: its operation would call the product with a number sparse, which other layers cannot read.
+
+    A plain number would be rounded to float32 on the way.
+    """
+    return context.apply(keras.layers.Rescaling, x, scale=np.float64(layer.factor))
 
 
 @implements(Shift)

@@ -19,9 +19,11 @@ from unitrain.backends.foreign import (
     Ran,
     Role,
     Trace,
+    blocks,
     float32,
     in_order_of_use,
     output_names,
+    second_bias,
 )
 from unitrain.spec.errors import InputError
 
@@ -56,6 +58,23 @@ _AXES: dict[str, str] = {
     "Embedding": "vd",
 }
 _SEPARABLE = {"SeparableConv1D": ("wcm", "wio"), "SeparableConv2D": ("hwcm", "hwio")}
+
+
+# Gates of Keras' cells in its order of columns, where the cell's own is called c and the candidate's h.
+_GATES = {"LSTMCell": "ifgo", "GRUCell": "zrn", "GRUCellOfVectors": "zrn", "SimpleRNNCell": "h"}
+
+
+def _recurrent(kind: str, last: str, rank: int) -> tuple[str, ...]:
+    """Return what stands in a variable of a recurrent layer's cell; nothing for one of another layer."""
+    gates = _GATES.get(kind)
+    if gates is None:
+        return ()
+    if last == "bias" and rank == 2:
+        return blocks("bias", gates) + second_bias(gates)
+    if last == "candidate_bias":
+        return blocks("recurrent_bias", "n")
+    local = {"recurrent_kernel": "recurrent", "input_bias": "bias"}.get(last, last)
+    return blocks(local, gates)
 
 
 @dataclass(frozen=True)
@@ -157,7 +176,7 @@ class KerasModel:
         eager = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)  # so that functions inside the model stand open in the graph
         try:
-            with _nothing_dropped(self.model) as rates, tf.device("/CPU:0"):
+            with _nothing_dropped(self.model) as rates, _unrolled(self.model), tf.device("/CPU:0"):
                 function = tf.compat.v1.wrap_function(call, specs)
         finally:
             tf.config.run_functions_eagerly(eager)
@@ -229,10 +248,11 @@ class KerasModel:
             axes = "c" if len(shape) == 1 else _AXES.get(kind, "") if role in ("kernel", "table") else ""
             if kind in _SEPARABLE and role in ("depthwise_kernel", "pointwise_kernel"):
                 axes = _SEPARABLE[kind][role == "pointwise_kernel"]
-            statistic = role in ("running_mean", "running_variance")
-            found.append(
-                ForeignParameter(name, shape, owner, kind, role, axes, id(variable) in trained or not statistic)
-            )
+            learns = id(variable) in trained or role not in ("running_mean", "running_variance")
+            stand = _recurrent(kind, last, len(shape))
+            if stand:
+                role, axes = "", "io" if last.endswith("kernel") else ""
+            found.append(ForeignParameter(name, shape, owner, kind, role, axes, learns, stand))
         return in_order_of_use(trace, found)
 
     def run(
@@ -332,6 +352,20 @@ def _nothing_dropped(model: Any) -> Iterator[list[float]]:
     finally:
         for layer, rate in zip(layers, rates, strict=True):
             layer.rate = rate
+
+
+@contextmanager
+def _unrolled(model: Any) -> Iterator[None]:
+    """Let recurrent layers write down every step for a while: a loop of TensorFlow's cannot be fed its variables."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    before = [layer.unroll for layer in layers]
+    for layer in layers:
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer, unroll in zip(layers, before, strict=True):
+            layer.unroll = unroll
 
 
 def _narrow(array: Array) -> Array:

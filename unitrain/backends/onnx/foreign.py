@@ -11,7 +11,18 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from unitrain.backends.foreign import Array, ForeignParameter, Operation, Ran, Role, Trace, float32, in_order_of_use
+from unitrain.backends.foreign import (
+    Array,
+    ForeignParameter,
+    Operation,
+    Ran,
+    Role,
+    Trace,
+    blocks,
+    float32,
+    in_order_of_use,
+    second_bias,
+)
 from unitrain.backends.onnx.program import _session
 from unitrain.spec.errors import InputError
 
@@ -30,6 +41,8 @@ _VECTORS: dict[str, dict[int, tuple[Role, str]]] = {
     "Add": {0: ("bias", ""), 1: ("bias", "")},
     "Mul": {0: ("scale", ""), 1: ("scale", "")},
 }
+# Gates of the recurrent operators in ONNX's order; the cell's is called c there.
+_GATES = {"LSTM": "iofg", "GRU": "zrn", "RNN": "h"}
 
 
 @dataclass
@@ -134,6 +147,14 @@ class OnnxModel:
             windows = "thw"[5 - len(shape) :]
             first = "oi" if node.op_type == "Conv" else "io"
             role, axes = ("kernel", first + windows) if place == 1 else ("bias", "c")
+        elif node.op_type in _GATES and place in (1, 2, 3):
+            both = attributes.get("direction", b"") == b"bidirectional"
+            gates = _GATES[node.op_type]
+            stand: tuple[str, ...] = ()
+            for prefix in ("", "backward_")[: 1 + both]:
+                local = f"{prefix}{('kernel', 'recurrent', 'bias')[place - 1]}"
+                stand += blocks(local, gates) + (second_bias(gates, prefix) if place == 3 else ())
+            return ForeignParameter(name, shape, owner, node.op_type, "", "doi" if place < 3 else "", True, stand)
         trainable = role not in ("running_mean", "running_variance")
         return ForeignParameter(name, shape, owner, node.op_type, role, axes, trainable)
 

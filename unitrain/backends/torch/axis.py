@@ -45,7 +45,8 @@ class Chosen(torch.nn.Module):
     def forward(self, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """Choose from ``[batch, length, ...]`` by ``[batch, count]``; gradients of equal ones add up in float32."""
         places = indices.long().reshape(*indices.shape, *(1,) * (x.ndim - 2))
-        return torch.take_along_dim(widened(x), places, dim=1).to(x.dtype)
+        # Not `take_along_dim`: its broadcasting would fix the size of the batch in an exported program.
+        return widened(x).gather(1, places.expand(-1, -1, *x.shape[2:])).to(x.dtype)
 
 
 class Stacked(torch.nn.Module):

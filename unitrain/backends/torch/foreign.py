@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from unitrain.backends.foreign import (
     Ran,
     Role,
     Trace,
+    blocks,
     float32,
     in_order_of_use,
     output_names,
+    second_bias,
 )
 from unitrain.backends.torch.recording import Call, Recorder, again, owners
 from unitrain.backends.torch.runtime import differentiable
@@ -132,7 +135,14 @@ class TorchModel:
             )
             kind = type(modules[owner]).__name__
             shape = tuple(tensor.shape)
-            found.append(ForeignParameter(name, shape, owner, kind, role, axes, name in self._trained))
+            trained = name in self._trained
+            recurrent = _recurrent(modules[owner], last)
+            if recurrent is not None:
+                level, stand = recurrent
+                axes = "oi" if len(shape) == 2 else ""
+                found.append(ForeignParameter(name, shape, f"{owner}{level}", kind, "", axes, trained, stand))
+                continue
+            found.append(ForeignParameter(name, shape, owner, kind, role, axes, trained))
         return in_order_of_use(trace, found)
 
     @differentiable()
@@ -220,6 +230,28 @@ def _by_module(module: torch.nn.Module, last: str) -> tuple[Role, str] | None:
     """Tell what the weight of torch's own modules is, whatever a forward pass does with it."""
     axes = next((axes for kind, axes in _MODULES if isinstance(module, kind)), "")
     return ("kernel", axes) if axes and last == "weight" else None
+
+
+# Gates of torch's recurrent modules in its order of rows.
+_GATES = {"LSTM": "ifgo", "GRU": "rzn"}
+_RECURRENT_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|recurrent_bias)(_l\d+)?(_reverse)?")
+
+
+def _recurrent(module: torch.nn.Module, last: str) -> tuple[str, tuple[str, ...]] | None:
+    """Tell to which of its levels an array of a recurrent module belongs, and what stands in it."""
+    if not isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)):
+        return None
+    parts = _RECURRENT_NAME.fullmatch(last)
+    if parts is None:  # as the matrix that makes an LSTM's state narrower, which the spec has not
+        return None
+    kind = str(module.mode) if isinstance(module, torch.nn.RNNBase) else type(module).__name__.removesuffix("Cell")
+    gates, prefix = _GATES.get(kind, "h"), "backward_" if parts[3] else ""
+    local = {"weight_ih": "kernel", "weight_hh": "recurrent", "bias_ih": "bias", "recurrent_bias": "recurrent_bias"}
+    if parts[1] == "bias_hh":
+        stand = second_bias(gates, prefix)
+    else:
+        stand = blocks(f"{prefix}{local[parts[1]]}", "n" if parts[1] == "recurrent_bias" else gates)
+    return (f".{parts[2][1:]}" if parts[2] else ""), stand
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -7,7 +7,7 @@ found alone is sought together with the layers behind it, since a port may do tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from unitrain.backends.foreign import Foreign, Operation, Trace
 from unitrain.graph.graph import Graph, Node
+from unitrain.spec.layers.recurrent import RecurrentLayer
 from unitrain.verify.against.layouts import Layout, layouts
 from unitrain.verify.against.sections import Expected
 from unitrain.verify.against.weights import Bindings
@@ -27,7 +28,7 @@ Array = npt.NDArray[Any]
 
 # Layers that move elements and compute nothing.
 _MOVING = ("flatten", "reshape", "permute")
-# At most so many layers are sought together, and so many tensors tried for one.
+# At most so many layers are sought together, and so many tensors tried for one at a time.
 TOGETHER, TRIED = 5, 24
 
 
@@ -99,7 +100,9 @@ class Alignment:
         self.places = dict(self.inputs)
         self.graph: Graph = self.expected.graph
         self._makers = {number: operation for operation in self.trace.operations for number in operation.outputs}
-        self._owned = {binding.theirs.name: name.rpartition(".")[0] for name, binding in self.bindings.items()}
+        self._owned = {
+            theirs: name.rpartition(".")[0] for name, binding in self.bindings.items() for theirs in binding.names
+        }
         self._uses, self._data = self._dependences(frozenset(self.trace.inputs))
 
     def _dependences(self, starts: frozenset[int]) -> tuple[dict[int, frozenset[str]], set[int]]:
@@ -167,12 +170,15 @@ class Alignment:
         sources = feeds or {name: places[name] for node in nodes for name in node.inputs if name not in own}
         moving = nodes[-1].layer.type in _MOVING
         options: list[Place] = []
-        for number, value in self._tried(nodes, sources).items():
-            layout = self._right(nodes, sources, value)
-            if layout is not None:
-                options.append(Place(number, layout))
-                if not moving:
-                    break
+        for tried in self._tries(nodes, sources):
+            for number, value in tried.items():
+                layout = self._right(nodes, sources, value)
+                if layout is not None:
+                    options.append(Place(number, layout))
+                    if not moving:
+                        break
+            if options:
+                break
         if not options:
             return None
         # What is to be moved may lie as it was, in another order: where their model has moved it comes first.
@@ -181,15 +187,19 @@ class Alignment:
         return Aligned(tuple(nodes), sources, place, True)
 
     def _tried(self, nodes: Sequence[Node], feeds: Mapping[str, Place]) -> dict[int, Array]:
-        """Return what their model makes of the reference's inputs: the tensors that may be the layers' result."""
-        numbers = self._reached(nodes, feeds)[:TRIED]
+        """Return the first tries; of recurrent layers all, whose steps may each be seen."""
+        tries = list(self._tries(nodes, feeds)) if isinstance(nodes[0].layer, RecurrentLayer) else []
+        return {n: value for tried in tries for n, value in tried.items()} or next(self._tries(nodes, feeds), {})
+
+    def _tries(self, nodes: Sequence[Node], feeds: Mapping[str, Place]) -> Iterator[dict[int, Array]]:
+        """Yield what their model makes of the reference's inputs: the tensors that may be the layers' result."""
+        numbers = self._reached(nodes, feeds)
         if any(node.layer.type == "flatten" for node in nodes):
             # Whoever flattens has one axis then; what has more is not flattened yet.
             numbers = [number for number in numbers if len(self.trace.shapes[number]) == 2] or numbers
-        if not numbers:
-            return {}
         given = {place.number: place.layout.to_theirs(self.expected.given[name]) for name, place in feeds.items()}
-        return dict(self.foreign.run(self.trace, given, numbers).values)
+        for start in range(0, len(numbers), TRIED):
+            yield dict(self.foreign.run(self.trace, given, numbers[start : start + TRIED]).values)
 
     def _reached(self, nodes: Sequence[Node], feeds: Mapping[str, Place]) -> list[int]:
         """Return the tensors of the right size that are computed from ``feeds`` alone, without other layers' weights.
@@ -400,9 +410,10 @@ class Alignment:
     ) -> Aligned | None:
         """Return the tensor that is least wrong; of layers with weights the first one."""
         found = self._tried([node], feeds) if values is None else values
+        first = bool(node.parameters) and not isinstance(node.layer, RecurrentLayer)
         options = [
             Place(number, layout)
-            for number, value in (list(found.items())[:1] if node.parameters else found.items())
+            for number, value in (list(found.items())[:1] if first else found.items())
             for layout in self._layouts(node, feeds, value.shape)
         ]
         if not options:

@@ -14,7 +14,7 @@ from unitrain.backends.foreign import Foreign, ForeignParameter, Ran
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.layers import Attention, BatchNorm
 from unitrain.verify.against.alignment import Aligned, Alignment, Place
-from unitrain.verify.against.layouts import Layout, layouts
+from unitrain.verify.against.layouts import Conversion, Layout, layouts
 from unitrain.verify.against.mistakes import ending, explain_copied
 from unitrain.verify.against.sections import Computed
 from unitrain.verify.against.weights import Bindings
@@ -317,7 +317,9 @@ class Comparison:
         }
         if canonical in idle:
             return None
-        if binding is None or binding.conversion.repeated or binding.theirs.name not in ran.by_parameter:
+        if binding is None or binding.theirs.name not in ran.by_parameter:
+            return None
+        if isinstance(binding.conversion, Conversion) and binding.conversion.repeated:
             return None
         return binding.conversion.to_ours(ran.by_parameter[binding.theirs.name])
 
@@ -372,7 +374,7 @@ class Comparison:
 
     def check_parameters(self, theirs: Sequence[ForeignParameter]) -> None:
         """Add a finding for parameters that their model uses and the spec has not."""
-        taken = {binding.theirs.name for binding in self.bindings.values()}
+        taken = {name for binding in self.bindings.values() for name in binding.names}
         trace = next(iter(self.alignments.values())).trace
         used = {name for operation in trace.operations for name in operation.parameters}
         left = [item for item in theirs if item.name in used - taken and item.role and item.trainable]

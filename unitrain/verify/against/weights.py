@@ -15,8 +15,10 @@ from unitrain.backends.foreign import ForeignParameter
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.errors import InputError, Problem, did_you_mean
 from unitrain.spec.layers import BatchNorm
+from unitrain.spec.layers.recurrent import RecurrentLayer
 from unitrain.spec.yaml import Document, read_yaml, write_yaml
 from unitrain.verify.against.layouts import Conversion, conversions, our_axes
+from unitrain.verify.against.recurrent import Blocks, Source, recurrent_sources
 
 Array = npt.NDArray[Any]
 
@@ -37,11 +39,27 @@ class Binding:
         The user's.
     conversion
         From theirs to ours.
+    also
+        Further ones of theirs that are added to it, as the two biases of a recurrent layer are. Gradients by all of
+        them are the same.
     """
 
     ours: str
     theirs: ForeignParameter
-    conversion: Conversion
+    conversion: Conversion | Blocks
+    also: tuple[Source, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all of theirs."""
+        return (self.theirs.name, *(parameter.name for parameter, _ in self.also))
+
+    def value(self, arrays: Mapping[str, Array]) -> Array:
+        """Return the canonical value, given their arrays."""
+        value = self.conversion.to_ours(arrays[self.theirs.name])
+        for parameter, conversion in self.also:
+            value = value + conversion.to_ours(arrays[parameter.name])
+        return value
 
 
 Bindings = dict[str, Binding]
@@ -82,14 +100,18 @@ def bind(
         The map names what is not there, or what does not fit.
     """
     found = _stated(graph, theirs, given) if given is not None else {}
-    taken = {binding.theirs.name for binding in found.values()}
+    taken = _taken(found)
     free = [parameter for parameter in theirs if parameter.name not in taken and parameter.name in used]
     found |= _same_names(graph, free, found)
-    taken = {binding.theirs.name for binding in found.values()}
+    taken = _taken(found)
     found |= _guessed(graph, [parameter for parameter in free if parameter.name not in taken], found)
     return {name: found[name] for name in graph.parameters if name in found}, [
         name for name in graph.parameters if name not in found
     ]
+
+
+def _taken(bindings: Bindings) -> set[str]:
+    return {name for binding in bindings.values() for name in binding.names}
 
 
 def check_bound(
@@ -102,7 +124,7 @@ def check_bound(
     """Raise `InputError` with what is left on both sides where the spec's parameters are not all found."""
     if not missing:
         return
-    taken = {binding.theirs.name for binding in bindings.values()}
+    taken = _taken(bindings)
     left = [parameter for parameter in theirs if parameter.name not in taken]
     ours = ", ".join(f"{name} {list(graph.parameters[name].shape)}" for name in missing)
     raise InputError(
@@ -122,6 +144,8 @@ def _same_names(graph: Graph, free: Sequence[ForeignParameter], known: Bindings)
     names = {parameter.name.replace("/", "."): parameter for parameter in free}
     found = {}
     for owner in _owners(graph):
+        if isinstance(owner.node.layer, RecurrentLayer):
+            continue  # a name does not tell the order of the gates
         for local, name in owner.parameters.items():
             # Parts of a layer: ``query`` and ``query_bias``, ``reduce_kernel`` and ``reduce_bias``.
             part, biased = name.removesuffix("_kernel").removesuffix("_bias"), name.endswith("_bias")
@@ -168,6 +192,15 @@ def _stated(graph: Graph, theirs: Sequence[ForeignParameter], given: Document) -
             wrong(ours, "the model has no such parameter", found=stated["name"], hint=hint)
             continue
         owner, local = owners[ours]
+        if parameter.blocks and isinstance(owner.node.layer, RecurrentLayer):
+            group = [item for item in theirs if item.owner == parameter.owner]
+            binding = (_recurrent(graph, owner, [group, group]) or {}).get(ours)
+            if binding is None:
+                shown = f"{parameter.name} {list(parameter.shape)}"
+                wrong(ours, "the shapes do not fit", found=shown, allowed=str(list(graph.parameters[ours].shape)))
+            else:
+                found[ours] = binding
+            continue
         conversion = _converted(owner.node, local, graph.parameters[ours].shape, parameter, stated.get("transpose"))
         if conversion is None:
             wrong(
@@ -226,7 +259,7 @@ def _guessed(graph: Graph, free: Sequence[ForeignParameter], known: Bindings) ->
     by_name = _by_names(owners, choices)
     result: Bindings = {}
     used: set[str] = {
-        binding.theirs.name for chosen in by_name for binding in choices[chosen][by_name[chosen]].values()
+        name for chosen in by_name for binding in choices[chosen][by_name[chosen]].values() for name in binding.names
     }
     # Layers that take all parameters of their counterpart come before those that leave some.
     for owner in owners:
@@ -234,13 +267,11 @@ def _guessed(graph: Graph, free: Sequence[ForeignParameter], known: Bindings) ->
         if owner.node.name in by_name:
             result |= options[by_name[owner.node.name]]
             continue
-        fitting = [
-            option for option in options.values() if used.isdisjoint(binding.theirs.name for binding in option.values())
-        ]
+        fitting = [option for option in options.values() if used.isdisjoint(_taken(option))]
         fitting.sort(key=lambda option: _left(option, groups))
         if fitting:
             result |= fitting[0]
-            used |= {binding.theirs.name for binding in fitting[0].values()}
+            used |= _taken(fitting[0])
     return result
 
 
@@ -251,13 +282,15 @@ def _reach(owner: _Owner) -> int:
 
 def _left(option: Bindings, groups: Mapping[str, list[ForeignParameter]]) -> int:
     """Count the parameters of the owners in use that a match leaves over."""
-    taken = {binding.theirs.name for binding in option.values()}
+    taken = _taken(option)
     owners = {binding.theirs.owner for binding in option.values()}
     return sum(parameter.name not in taken for owner in owners for parameter in groups[owner])
 
 
 def _match(graph: Graph, owner: _Owner, known: Bindings, groups: Sequence[list[ForeignParameter]]) -> Bindings | None:
     """Match a layer's parameters with those of an owner, and where it lacks some with the next ones'."""
+    if isinstance(owner.node.layer, RecurrentLayer) and any(item.blocks for item in groups[0]):
+        return _recurrent(graph, owner, groups)
     found: Bindings = {}
     taken: set[str] = set()
     for local, canonical in owner.parameters.items():
@@ -290,6 +323,17 @@ def _match(graph: Graph, owner: _Owner, known: Bindings, groups: Sequence[list[F
     return found
 
 
+def _recurrent(graph: Graph, owner: _Owner, groups: Sequence[list[ForeignParameter]]) -> Bindings | None:
+    """Match a recurrent layer with one whose gates are known."""
+    shapes = {local: graph.parameters[name].shape for local, name in owner.parameters.items()}
+    sources = recurrent_sources(owner.node, shapes, groups)
+    if sources is None:
+        return None
+    return {
+        name: Binding(name, *sources[local][0], tuple(sources[local][1:])) for local, name in owner.parameters.items()
+    }
+
+
 def _same_role(local: str, role: str) -> bool:
     if local == "table" and role == "kernel":  # of a projection that is tied to an embedding
         return True
@@ -310,8 +354,8 @@ def _by_names(owners: Sequence[_Owner], choices: Mapping[str, Mapping[str, Bindi
             members
         ):
             pairs |= {member: found[0] for member, found in named.items()}
-    taken = [binding.theirs.name for member, name in pairs.items() for binding in choices[member][name].values()]
-    return pairs if len(set(taken)) == len(taken) else {}
+    taken = [_taken(choices[member][name]) for member, name in pairs.items()]
+    return pairs if len(set().union(*taken)) == sum(map(len, taken)) else {}
 
 
 def _alike(ours: str, theirs: str) -> bool:
@@ -340,7 +384,7 @@ def unfolded(
     """
     left = set(missing)
     bound = dict(bindings)
-    taken = {binding.theirs.name for binding in bindings.values()}
+    taken = _taken(bindings)
     stand_ins: dict[str, Array] = {}
     producers = {node.name: node for node in graph.nodes}
     for node in graph.nodes:
@@ -370,16 +414,16 @@ def unfolded(
 
 def canonical(bindings: Bindings, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return the user's weights in canonical form, float32."""
-    return {
-        name: binding.conversion.to_ours(arrays[binding.theirs.name]).astype(np.float32)
-        for name, binding in bindings.items()
-    }
+    return {name: binding.value(arrays).astype(np.float32) for name, binding in bindings.items()}
 
 
 def with_rows(bindings: Bindings, name: str, rows: Sequence[int]) -> Bindings:
     """Return the bindings with the rows of one parameter in another order."""
     binding = bindings[name]
-    return {**bindings, name: replace(binding, conversion=replace(binding.conversion, rows=tuple(rows)))}
+    conversion = binding.conversion
+    if isinstance(conversion, Blocks):  # of a sequence, which nobody flattens
+        return bindings
+    return {**bindings, name: replace(binding, conversion=replace(conversion, rows=tuple(rows)))}
 
 
 def read_map(path: str | Path) -> Document:
@@ -392,6 +436,9 @@ def write_map(path: str | Path, bindings: Bindings, missing: Sequence[str] = ())
     entries: dict[str, Any] = {}
     for name, binding in bindings.items():
         conversion, shape = binding.conversion, binding.theirs.shape
+        if isinstance(conversion, Blocks):  # which are found again by what stands in theirs
+            entries[name] = binding.theirs.name
+            continue
         plain = conversion.split == shape and not conversion.repeated
         order = list(conversion.transpose) + [axis for axis in range(len(shape)) if axis not in conversion.transpose]
         turned = plain and order != list(range(len(shape)))
