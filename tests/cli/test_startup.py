@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,49 @@ def test_overview_imports_next_to_nothing(arguments: list[str]) -> None:
 )
 def test_verbs_without_training_import_no_framework(arguments: list[str]) -> None:
     assert _modules(*arguments) & (FRAMEWORKS | LIBRARIES) == set()
+
+
+START_RECIPE = """
+model:
+  inputs: {x: {shape: [4]}}
+  layers: [{type: dense, name: y, units: 3}]
+data: {source: {type: npz, file: data.npz, inputs: {x: x}, targets: {y: y}}}
+loss: cross_entropy
+optimizer: {type: adam}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    np.savez(folder / "data.npz", x=x, y=np.arange(60) % 3)
+    (folder / "recipe.yaml").write_text(START_RECIPE, encoding="utf-8")
+    return folder / "recipe.yaml"
+
+
+def test_a_fit_on_numpy_imports_numpy_alone(recipe: Path) -> None:
+    heavy = FRAMEWORKS | LIBRARIES | {"rich", "PIL", "jinja2", "multiprocessing"}
+    assert _modules("fit", str(recipe), "--dry-run") & heavy == set()
+
+
+def test_a_fit_on_torch_imports_no_other_framework_and_no_compiler(recipe: Path) -> None:
+    heavy = (FRAMEWORKS - {"torch"}) | LIBRARIES | {"rich", "PIL", "triton"}
+    assert _modules("fit", str(recipe), "--dry-run", "--backend", "torch") & heavy == set()
+
+
+def test_a_recipe_builds_the_layers_that_it_uses(recipe: Path) -> None:
+    script = (
+        "import sys\n"
+        "from unitrain.train.recipe import load_recipe\n"
+        "from unitrain.spec.layers import LAYER_TYPES\n"
+        "load_recipe(sys.argv[1])\n"
+        "print(*(name for name, layer in LAYER_TYPES.items() if layer.__pydantic_complete__))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, recipe], env=_environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["dense"]
 
 
 def test_help_is_fast() -> None:

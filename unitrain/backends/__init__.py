@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from unitrain.backends.contract import Backend
+from unitrain.garbage import everything_stays
 from unitrain.spec.errors import InputError, unknown_name
 
 # Backend name to the extra that installs it.
@@ -24,7 +25,8 @@ def load_backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise unknown_name("backend", name, BACKENDS)
     try:
-        module = importlib.import_module(f"unitrain.backends.{name}")
+        with everything_stays():
+            module = importlib.import_module(f"unitrain.backends.{name}")
     except ModuleNotFoundError as error:
         extra = BACKENDS[name]
         if extra is None or (error.name or "").startswith("unitrain"):

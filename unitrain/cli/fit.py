@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from unitrain.garbage import everything_stays
 from unitrain.spans import process_seconds, recording
 from unitrain.spec.errors import InputError
 
@@ -72,8 +73,9 @@ def fit(
         if value is not None:
             overrides.append(f"{name}={value}")
 
-    from unitrain.cli.progress import make_display
-    from unitrain.train import fit as runs
+    with everything_stays():
+        from unitrain.cli.progress import make_display
+        from unitrain.train import fit as runs
 
     if dry_run and recipe is not None:
         for line in runs.rehearse(recipe, backend=backend, device=device, overrides=overrides):

@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd, RunStart
+from unitrain.train.events import EpochDone, Observer, RunEnd, RunStart
 from unitrain.train.run_folder import json_values
 
 
@@ -24,7 +21,9 @@ def make_display(quiet: bool, as_json: bool, stream: TextIO | None = None) -> Ob
     if quiet:
         return Observer()
     if output.isatty():
-        return LiveBar(Console(file=output, highlight=False))
+        from unitrain.cli.live_bar import LiveBar
+
+        return LiveBar(output)
     return PlainLines(output)
 
 
@@ -54,7 +53,7 @@ def show_epoch(event: EpochDone, epochs: int) -> str:
     if event.validation:
         parts.append(f"validation: {show_values(event.validation)}" + (" *" if event.best else ""))
     parts.append(f"lr {event.learning_rate:.3g}")
-    parts.append(f"{_rate(event.samples_per_second)} samples/s")
+    parts.append(f"{show_rate(event.samples_per_second)} samples/s")
     return "  |  ".join(parts)
 
 
@@ -121,63 +120,8 @@ class JsonLines(Observer):
         print(line, file=self.output, flush=True)
 
 
-class LiveBar(Observer):
-    """A bar with loss, metrics, learning rate, speed and time left; finished epochs stay as lines."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.epochs = 0
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[values]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            refresh_per_second=8,
-        )
-        self.task: TaskID | None = None
-        self.batches = 0
-
-    def on_start(self, event: RunStart) -> None:
-        """Print the run and show the bar; its length is the whole run, so that time left is the run's."""
-        self.epochs, self.batches = event.epochs, event.batches_per_epoch
-        self.console.print(show_start(event), markup=False)
-        self.bar.start()
-        self.task = self.bar.add_task(
-            "starting",
-            total=self.epochs * self.batches,
-            completed=event.first_epoch * self.batches,
-            values="",
-        )
-
-    def on_block(self, event: BlockDone) -> None:
-        """Move the bar."""
-        if self.task is None:
-            return
-        values = f"{show_values(event.values)}  lr {event.learning_rate:.3g}  {_rate(event.samples_per_second)}/s"
-        self.bar.update(
-            self.task,
-            completed=(event.epoch - 1) * self.batches + event.batch,
-            description=f"epoch {event.epoch}/{self.epochs}",
-            values=values,
-        )
-
-    def on_epoch(self, event: EpochDone) -> None:
-        """Print the finished epoch above the bar."""
-        self.bar.console.print(show_epoch(event, self.epochs), markup=False, soft_wrap=True)
-
-    def on_end(self, event: RunEnd) -> None:
-        """Take the bar away and print the end."""
-        self.bar.stop()
-        self.console.print(show_end(event), markup=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Give the screen back."""
-        self.bar.stop()
-
-
-def _rate(samples: float) -> str:
+def show_rate(samples: float) -> str:
+    """Write samples a second: ``512``, ``12.3k``."""
     if not math.isfinite(samples) or samples <= 0:
         return "-"
     return f"{samples / 1000:.1f}k" if samples >= 10_000 else f"{samples:,.0f}"

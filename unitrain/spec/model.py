@@ -7,13 +7,12 @@ resolved with values for them; any other is a checked layer from the start.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, WrapValidator, field_validator, model_validator
 
 from unitrain.spec.base import Spec, check_field_name
+from unitrain.spec.choice import Choice
 from unitrain.spec.expressions import Argument, has_reference
 from unitrain.spec.layers import LAYERS
 from unitrain.spec.layers.base import InputNames, LayerSpec, Name, ValueType
@@ -107,7 +106,7 @@ if TYPE_CHECKING:
     Input = InputSpec | Template
 else:
     # The wrap validators let templates past; what they hand on is validated as a layer or input.
-    Layer = Annotated[Annotated[reduce(or_, STEPS), Field(discriminator="type")], WrapValidator(_template_or_layer)]
+    Layer = Annotated[LayerSpec, Choice(STEP_TYPES), WrapValidator(_template_or_layer)]
     Input = Annotated[InputSpec, WrapValidator(_template_or_input)]
 
 

@@ -15,7 +15,7 @@ from unitrain.backends.versions import versions
 from unitrain.machine import cpu_line, processors
 from unitrain.train.tuning import Trial, Tuner
 
-_TRIALS = TypeAdapter(tuple[Trial, ...])
+_TRIALS = TypeAdapter(tuple[Trial, ...], config={"defer_build": True})
 
 
 def cache_folder() -> Path:
