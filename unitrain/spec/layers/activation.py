@@ -10,7 +10,7 @@ from unitrain.spec.initializers import Constant, Initializer
 from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ShapeError, show_shape
 
 
-class _Elementwise(LayerSpec):
+class Activation(LayerSpec):
     """An activation that keeps the shape."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
@@ -18,26 +18,26 @@ class _Elementwise(LayerSpec):
         return inputs[0]
 
 
-class Relu(_Elementwise):
+class Relu(Activation):
     """``max(x, 0)``; the derivative at 0 is 0."""
 
     type: Literal["relu"] = "relu"
 
 
-class Relu6(_Elementwise):
+class Relu6(Activation):
     """``min(max(x, 0), 6)``; the derivative at 0 and at 6 is 0."""
 
     type: Literal["relu6"] = "relu6"
 
 
-class LeakyRelu(_Elementwise):
+class LeakyRelu(Activation):
     """``x`` where positive, else ``slope * x``; the derivative at 0 is ``slope``."""
 
     type: Literal["leaky_relu"] = "leaky_relu"
     slope: NonNegativeFloat = 0.01
 
 
-class Prelu(_Elementwise):
+class Prelu(Activation):
     """Leaky ReLU with one learned slope a channel (He et al. 2015); the derivative at 0 is the slope.
 
     Parameter: ``slope`` ``(channel,)``.
@@ -58,14 +58,14 @@ class Prelu(_Elementwise):
         return {"slope": Parameter((channels,), self.slope_initializer, (channels, channels))}
 
 
-class Elu(_Elementwise):
+class Elu(Activation):
     """``x`` where positive, else ``alpha * (exp(x) - 1)`` (Clevert et al. 2016)."""
 
     type: Literal["elu"] = "elu"
     alpha: NonNegativeFloat = 1.0
 
 
-class Selu(_Elementwise):
+class Selu(Activation):
     """``scale * elu(x, alpha)``, scale 1.0507..., alpha 1.6733... (Klambauer et al. 2017).
 
     The derivative at 0 is ``scale * alpha``.
@@ -74,50 +74,50 @@ class Selu(_Elementwise):
     type: Literal["selu"] = "selu"
 
 
-class Gelu(_Elementwise):
+class Gelu(Activation):
     """``x * Phi(x)`` (Hendrycks & Gimpel 2016): exact with erf, or by the paper's tanh approximation."""
 
     type: Literal["gelu"] = "gelu"
     approximate: Literal["none", "tanh"] = "none"
 
 
-class Silu(_Elementwise):
+class Silu(Activation):
     """``x * sigmoid(x)``, also called swish (Elfwing et al. 2018)."""
 
     type: Literal["silu"] = "silu"
 
 
-class Sigmoid(_Elementwise):
+class Sigmoid(Activation):
     """``1 / (1 + exp(-x))``."""
 
     type: Literal["sigmoid"] = "sigmoid"
 
 
-class HardSigmoid(_Elementwise):
+class HardSigmoid(Activation):
     """``relu6(x + 3) / 6`` (Howard et al. 2019)."""
 
     type: Literal["hard_sigmoid"] = "hard_sigmoid"
 
 
-class HardSwish(_Elementwise):
+class HardSwish(Activation):
     """``x * relu6(x + 3) / 6`` (Howard et al. 2019); the derivative at -3 is 0, at 3 is 1."""
 
     type: Literal["hard_swish"] = "hard_swish"
 
 
-class Tanh(_Elementwise):
+class Tanh(Activation):
     """Hyperbolic tangent."""
 
     type: Literal["tanh"] = "tanh"
 
 
-class Softplus(_Elementwise):
+class Softplus(Activation):
     """``log(1 + exp(x))``, without overflow."""
 
     type: Literal["softplus"] = "softplus"
 
 
-class Softmax(_Elementwise):
+class Softmax(Activation):
     """``exp(x) / sum(exp(x))`` over one axis, counted without the batch (-1: the channel)."""
 
     type: Literal["softmax"] = "softmax"

@@ -1,0 +1,195 @@
+"""From text to numbers and back: bytes, characters, or pieces of words. Learnt from the training part, kept as JSON.
+
+Number 0 is padding in all of them, as the layer ``padding_mask`` takes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from unitrain.spec.base import Spec
+from unitrain.spec.errors import InputError
+
+PADDING = 0
+_PADDING_NAME = "<pad>"
+
+
+class ByteVocabulary(Spec):
+    """Every byte of UTF-8 is a token, its number the byte's plus one: 257 in all, whatever the language."""
+
+    type: Literal["bytes"] = "bytes"
+    size: ClassVar[int] = 257
+
+    def encode(self, text: str) -> list[int]:
+        """Return the numbers of a text's tokens."""
+        return [byte + 1 for byte in text.encode("utf-8", "surrogateescape")]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of tokens; bytes that are no UTF-8 become U+FFFD, padding nothing."""
+        return bytes(token - 1 for token in tokens if 1 <= token < self.size).decode("utf-8", "replace")
+
+    def writes(self, token: int) -> bool:
+        """Tell whether a token stands for text, as padding does not."""
+        return 1 <= token < self.size
+
+    def byte_counts(self) -> npt.NDArray[np.float64]:
+        """Return for each token how many bytes of UTF-8 it stands for, ``[size]``."""
+        return np.array([0.0] + [1.0] * 256)
+
+
+class CharacterVocabulary(Spec):
+    """Every character of the training part is a token; number 1 is any other.
+
+    Parameters
+    ----------
+    characters
+        In order; the first has the number 2.
+    """
+
+    type: Literal["characters"] = "characters"
+    characters: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _single(self) -> CharacterVocabulary:
+        if any(len(character) != 1 for character in self.characters):
+            raise ValueError("characters are strings of length 1")
+        if len(set(self.characters)) != len(self.characters):
+            raise ValueError("a character stands there twice")
+        return self
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], size: int | None = None) -> CharacterVocabulary:
+        """Take all characters of the texts, or the most frequent ones; ``size`` counts padding and unknown too."""
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(text)
+        ranked = sorted(counts, key=lambda character: (-counts[character], character))
+        return cls(characters=tuple(sorted(ranked if size is None else ranked[: max(size - 2, 0)])))
+
+    @property
+    def size(self) -> int:
+        """Count the tokens, padding and unknown included."""
+        return len(self.characters) + 2
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {character: number for number, character in enumerate(self.characters, 2)}
+
+    def encode(self, text: str) -> list[int]:
+        """Return the numbers of a text's tokens."""
+        numbers = self._numbers
+        return [numbers.get(character, 1) for character in text]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of tokens; an unknown character becomes U+FFFD, padding nothing."""
+        written = {PADDING: "", 1: "\N{REPLACEMENT CHARACTER}"}
+        return "".join(
+            written[token] if token in written else self.characters[token - 2]
+            for token in tokens
+            if 0 <= token < self.size
+        )
+
+    def writes(self, token: int) -> bool:
+        """Tell whether a token stands for text, as padding and unknown do not."""
+        return 2 <= token < self.size
+
+    def byte_counts(self) -> npt.NDArray[np.float64]:
+        """Return for each token how many bytes of UTF-8 it stands for, ``[size]``; of an unknown one at least 1."""
+        return np.array([0.0, 1.0, *(float(len(character.encode())) for character in self.characters)])
+
+
+class BpeVocabulary(Spec):
+    """Pieces of words by byte pair encoding over bytes (Sennrich et al. 2016; Radford et al. 2019, section 2.2).
+
+    Any text can be written with it. Needs the package ``tokenizers``.
+
+    Parameters
+    ----------
+    tokenizer
+        What ``tokenizers`` writes of a tokenizer, as JSON text.
+    """
+
+    type: Literal["bpe"] = "bpe"
+    tokenizer: str
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], size: int) -> BpeVocabulary:
+        """Merge the most frequent pairs until there are ``size`` tokens, padding included.
+
+        Raises
+        ------
+        InputError
+            The size is below the 257 of all bytes and padding, or ``tokenizers`` is not installed.
+        """
+        if size < ByteVocabulary.size:
+            raise InputError("the vocabulary is too small", found=str(size), allowed=f"{ByteVocabulary.size} or more")
+        library = _tokenizers()
+        tokenizer = library.Tokenizer(library.models.BPE())
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = library.decoders.ByteLevel()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=[_PADDING_NAME],
+            initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer=tokenizer.to_str())
+
+    @cached_property
+    def _loaded(self) -> Any:
+        try:
+            return _tokenizers().Tokenizer.from_str(self.tokenizer)
+        except InputError:
+            raise
+        except Exception as error:  # the library raises nothing narrower
+            raise InputError(f"the stored tokenizer cannot be read: {error}") from None
+
+    @property
+    def size(self) -> int:
+        """Count the tokens, padding included."""
+        return int(self._loaded.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Return the numbers of a text's tokens."""
+        return list(self._loaded.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the text of tokens; bytes that are no UTF-8 become U+FFFD, padding nothing."""
+        return str(self._loaded.decode([token for token in tokens if self.writes(token)]))
+
+    def writes(self, token: int) -> bool:
+        """Tell whether a token stands for text, as padding does not."""
+        return 1 <= token < self.size
+
+    def byte_counts(self) -> npt.NDArray[np.float64]:
+        """Return for each token how many bytes of UTF-8 it stands for, ``[size]``."""
+        # Each character of a piece stands for one byte.
+        pieces = [self._loaded.id_to_token(token) or "" for token in range(self.size)]
+        return np.array([0.0, *(float(len(piece)) for piece in pieces[1:])])
+
+
+Vocabulary = Annotated[ByteVocabulary | CharacterVocabulary | BpeVocabulary, Field(discriminator="type")]
+
+
+def padded(tokens: Sequence[int], length: int) -> list[int]:
+    """Cut tokens to a length, or fill up with padding."""
+    return [*tokens[:length], *[PADDING] * (length - len(tokens))]
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise InputError(
+            "byte pair encoding needs the package tokenizers, which is not installed",
+            hint="pip install 'unitrain[text]'",
+        ) from None
+    return tokenizers
