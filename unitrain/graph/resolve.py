@@ -195,7 +195,8 @@ class _Resolver:
         )
 
     def _reference(self, scope: _Scope, name: str, path: FieldPath) -> str:
-        base, _, part = name.partition(".")
+        # A layer's own name may hold dots; any other dot stands before the name of a block's output.
+        base, _, part = (name, "", "") if name in scope.names else name.partition(".")
         if base in scope.given:
             value = scope.given[base]
         elif base in scope.names:

@@ -21,6 +21,8 @@ ValueType = Literal["float", "integer"]
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+# The name of a layer may be that of one inside blocks, as a rewritten model has it: `stage1.0.conv`.
+LayerName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*$", max_length=512)]
 
 
 class ShapeError(Exception):
@@ -139,7 +141,7 @@ class LayerSpec(Spec):
     ties: ClassVar[Mapping[str, str]] = {}
 
     type: str
-    name: Name | None = None
+    name: LayerName | None = None
     inputs: InputNames | None = None
 
     def side_names(self) -> dict[str, tuple[str, ...]]:

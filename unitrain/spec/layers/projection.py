@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 
 from unitrain.spec.initializers import Initializer, Uniform, Zeros
 from unitrain.spec.layers.base import (
+    LayerName,
     LayerSpec,
-    Name,
     Parameter,
     Shape,
     ShapeError,
@@ -37,7 +37,7 @@ class TiedProjection(LayerSpec):
     ties: ClassVar[Mapping[str, str]] = {"table": "embedding"}
 
     type: Literal["tied_projection"] = "tied_projection"
-    embedding: Name | None = None
+    embedding: LayerName | None = None
     units: PositiveInt
     use_bias: bool = False
     table_initializer: Initializer = Uniform()
