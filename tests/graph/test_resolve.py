@@ -190,6 +190,35 @@ layers:
     assert graph.node("c.1.right").inputs == ("c.0.left",)
 
 
+TOWER = """
+arguments: {depth: 2}
+inputs:
+  x: {shape: [3, 4]}
+  kept: {shape: [3], dtype: integer, low: 0, high: 1}
+blocks:
+  look:
+    inputs: [input, mask]
+    layers:
+      - {type: attention, name: look, heads: 2, inputs: input, mask: mask}
+layers:
+  - {type: dense, name: first, units: 4, inputs: x}
+  - {type: block, name: tower, block: look, repeat: $depth, inputs: [first, kept]}
+  - {type: mean, name: y, axis: 0, inputs: tower, mask: kept}
+"""
+
+
+def test_an_input_without_an_output_is_given_to_every_repeat() -> None:
+    graph = graph_of(TOWER)
+    assert graph.node("tower.0.look").inputs == ("first", "kept")
+    assert graph.node("tower.1.look").inputs == ("tower.0.look", "kept")
+
+
+def test_of_no_repeats_the_input_is_the_result() -> None:
+    graph = graph_of(TOWER, depth=0)
+    assert [node.name for node in graph.nodes] == ["first", "y"]
+    assert graph.node("y").inputs == ("first", "kept")
+
+
 def test_a_shared_layer_has_one_set_of_weights() -> None:
     graph = graph_of(
         ROW

@@ -101,7 +101,7 @@ LAYERS = {
     "{type: batch_norm, momentum: 1.0}": False,
     "{type: rms_norm, use_bias: true}": False,
     "{type: block, block: pair, repeat: 2, arguments: {width: $width}}": True,
-    "{type: block, block: pair, repeat: 0}": False,
+    "{type: block, block: pair, repeat: -1}": False,
     "{type: block, repeat: 2}": False,
     "{type: shared, layer: 5}": False,
 }

@@ -260,8 +260,10 @@ class _Resolver:
                 found=", ".join(inputs),
                 allowed=", ".join(block.inputs),
             )
-        values = [_Value(name) for name in inputs]
+        given = values = [_Value(name) for name in inputs]
         arguments = self._block_arguments(call, block, path)
+        if call.repeat == 0:
+            return _Value(values[0].main, dict(zip(block.outputs or (), inputs, strict=False)))
         for index in range(call.repeat):
             suffix = f".{index}" if call.repeat > 1 else ""
             inner = _Scope(
@@ -277,12 +279,14 @@ class _Resolver:
             outputs = list(self._outputs(inner, block.outputs, ("blocks", call.block)).items())
             self._refuse_unused(inner, ("blocks", call.block, "inputs"))
             values = [value for _, value in outputs]
-            if index + 1 < call.repeat and len(values) != len(block.inputs):
+            if index + 1 < call.repeat and len(values) > len(block.inputs):
                 raise InputError(
                     f"block '{call.block}' cannot repeat: it gives {len(values)} outputs and takes "
                     f"{len(block.inputs)} inputs",
                     field=(*path, "repeat"),
                 )
+            # What a block has no new value for, such as a mask, all repeats are given alike.
+            values += given[len(values) :]
         return _Value(values[0].main, {name: value.main for name, value in outputs})
 
     def _block_arguments(self, call: BlockCall, block: BlockSpec, path: FieldPath) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, WrapValidator, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, WrapValidator, field_validator, model_validator
 
 from unitrain.spec.base import Spec, check_field_name
 from unitrain.spec.choice import Choice
@@ -46,13 +46,14 @@ class InputSpec(Spec):
 class BlockCall(LayerSpec):
     """One use of a block, or ``repeat`` uses in a row, the output of each the input of the next.
 
-    ``$index`` counts the repeats from 0 inside the block's layers.
+    ``$index`` counts the repeats from 0 inside the block's layers. A block with more inputs than outputs is given the
+    further inputs at every repeat. Of no repeats the input is the result.
     """
 
     arity = (1, None)
     type: Literal["block"] = "block"
     block: str
-    repeat: PositiveInt = 1
+    repeat: NonNegativeInt = 1
     arguments: dict[str, Argument] = {}
 
 
