@@ -180,7 +180,7 @@ def test_no_thread_is_left_when_the_program_breaks_off(error):
 
 def test_no_thread_is_left_when_the_user_stops_or_time_is_over():
     trainer = make_trainer(streamed(make_data()), length=2)
-    trainer.interrupted = lambda: True
+    trainer.interrupted = lambda: "interrupted"
     assert trainer.run().reason == "interrupted"
     assert not feeding()
     assert make_trainer(streamed(make_data()), max_steps=3).run().reason == "step limit"

@@ -12,11 +12,11 @@ import pytest
 from sklearn.datasets import load_iris
 
 from unitrain.spec.errors import InputError
-from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.events import Observer
 from unitrain.train.fit import fit, resume
 from unitrain.train.inference import TrainedRun, write_predictions
 from unitrain.train.recipe import load_recipe
+from unitrain.train.run_folder import RunFolder
 from unitrain.weights.store import load_tensors
 
 RECIPE = """\
@@ -74,7 +74,8 @@ def test_a_run_learns_and_leaves_a_whole_folder(trained):
 
 
 def test_the_kept_weights_are_the_averages_of_the_best_epoch(trained):
-    best = Checkpoint.load(trained / "checkpoints" / "best.safetensors")
+    checkpoints = RunFolder(trained).checkpoints
+    best = checkpoints.load(checkpoints.newest().state.best_step)
     kept = load_tensors(trained / "weights.safetensors")
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     losses = [line["validation"]["loss"] for line in lines]
@@ -99,7 +100,7 @@ def test_a_resumed_run_ends_bit_identical(recipe, tmp_path, steps):
     whole = fit(recipe, out=tmp_path / "whole").folder
     part = fit(recipe, out=tmp_path / "part", overrides=[f"training.max_steps={steps}"]).folder
     resume(part.path, overrides=["training.max_steps=null"])
-    one, two = Checkpoint.load(whole.last), Checkpoint.load(part.last)
+    one, two = whole.checkpoints.newest(), part.checkpoints.newest()
     assert same_tensors(dict(one.weights), dict(two.weights))
     for slot in one.slots:
         assert same_tensors(dict(one.slots[slot]), dict(two.slots[slot]))

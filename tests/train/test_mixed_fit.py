@@ -14,9 +14,9 @@ from unitrain.backends.contract import Precision
 from unitrain.backends.precision import MIXED, MIXED_BACKENDS
 from unitrain.spec.errors import InputError
 from unitrain.train import loss_scale
-from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.fit import fit, rehearse, resume
 from unitrain.train.inference import TrainedRun
+from unitrain.train.run_folder import RunFolder
 from unitrain.verify.export import Options, export_checked
 
 RECIPE = """\
@@ -76,7 +76,7 @@ def test_it_is_as_accurate_as_float32(runs: dict[tuple[str, str], Path], backend
 @pytest.mark.parametrize("backend", MIXED_BACKENDS)
 @pytest.mark.parametrize("precision", MIXED)
 def test_what_is_kept_is_float32(runs: dict[tuple[str, str], Path], backend: str, precision: str) -> None:
-    checkpoint = Checkpoint.load(runs[backend, precision] / "checkpoints" / "last.safetensors")
+    checkpoint = RunFolder(runs[backend, precision]).checkpoints.newest()
     arrays = [*checkpoint.weights.values(), *(a for slot in checkpoint.slots.values() for a in slot.values())]
     assert all(array.dtype == np.float32 for array in arrays)
     # And holds numbers that 16 bits do not: float16 has 13 bits less, bfloat16 16.
@@ -119,7 +119,7 @@ def test_a_resumed_run_ends_with_the_same_bits(
         whole.end.skipped,
         whole.end.loss_scale,
     )
-    first, second = (Checkpoint.load(result.folder.last) for result in (whole, parts))
+    first, second = (result.folder.checkpoints.newest() for result in (whole, parts))
     assert first.state.loss_scale == second.state.loss_scale
     for name, array in first.weights.items():
         np.testing.assert_array_equal(second.weights[name], array, err_msg=name)

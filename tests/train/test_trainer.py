@@ -51,11 +51,14 @@ class Keeper:
     def __init__(self) -> None:
         self.last, self.best = [], []
 
-    def keep_last(self, checkpoint):
-        self.last.append((checkpoint.state.epoch, checkpoint.state.batch, checkpoint.state.updates))
+    def keep(self, checkpoint):
+        state = checkpoint.state
+        self.last.append((state.epoch, state.batch, state.updates))
+        if state.best_step == state.batches:
+            self.best.append(state.epoch)
 
-    def keep_best(self, checkpoint):
-        self.best.append(checkpoint.state.epoch)
+    def close(self):
+        pass
 
 
 class Recorder(Observer):
@@ -153,8 +156,10 @@ def test_step_limit_within_an_epoch():
     assert (end.reason, end.updates, end.epoch) == ("step limit", 7, 1)
     assert keeper.last[-1] == (1, 2, 7)
     assert [event.epoch for event in recorder.epochs] == [1, 2]
-    assert keeper.best == [1, 1]
+    # The measurement at the limit is not in the checkpoint: a run that goes on from it has not seen it.
+    assert keeper.best == [1]
     assert end.best_epoch == 2
+    assert trainer.state.best_step == 7
 
 
 def test_step_limit_with_accumulation_counts_updates():
@@ -172,7 +177,7 @@ def test_time_limit():
 
 
 def test_interrupt_keeps_the_place():
-    trainer, _, keeper, _ = make(TrainingSpec(epochs=9), interrupted=lambda: True)
+    trainer, _, keeper, _ = make(TrainingSpec(epochs=9), interrupted=lambda: "interrupted")
     end = trainer.run()
     assert end.reason == "interrupted"
     assert keeper.last == [(0, 1, 1)]

@@ -63,9 +63,9 @@ class _Watch(Observer):
         if self.seconds is None and self.best >= self.wanted:
             self.seconds = event.seconds
 
-    def reached(self) -> bool:
-        """Say whether it is."""
-        return self.seconds is not None
+    def reached(self) -> str | None:
+        """Ask the trainer to stop when it is."""
+        return None if self.seconds is None else "interrupted"
 
 
 def goals(models: Sequence[str], *, quick: bool = False) -> dict[str, Goal]:

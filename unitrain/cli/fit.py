@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +14,14 @@ from unitrain.garbage import everything_stays
 from unitrain.spans import process_seconds, recording
 from unitrain.spec.errors import InputError
 
+_SIGNALS = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM}
+
 
 def fit(
     recipe: Annotated[Path | None, typer.Argument(help="The recipe to train.", show_default=False)] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder from its last checkpoint.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run folder from its last checkpoint, or from this one.")
+    ] = None,
     backend: Annotated[str | None, typer.Option(help="numpy, keras or torch; instead of the recipe's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --set training.epochs=N.")] = None,
@@ -108,5 +113,6 @@ def fit(
             typer.echo(f"{name:<12}{path}")
     if result.end.reason == "not finite":
         raise typer.Exit(1)
-    if result.end.reason == "interrupted":
-        raise typer.Exit(130)
+    # What a shell and a scheduler expect of a process that a signal has ended: 128 and the signal's number.
+    if result.end.reason in _SIGNALS:
+        raise typer.Exit(128 + _SIGNALS[result.end.reason])

@@ -1,7 +1,7 @@
 """The command ``unitrain``: its verbs, and the one place where errors turn into messages and exit codes.
 
 Exit codes: 0 done; 1 a check has failed or a run did not end well; 2 the input or the command line is wrong;
-70 a bug of ours; 130 stopped with Ctrl-C.
+70 a bug of ours; 130 stopped with Ctrl-C; 143 with SIGTERM.
 """
 
 from __future__ import annotations

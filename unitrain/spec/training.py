@@ -54,7 +54,13 @@ class TrainingSpec(Spec):
         Which validation value decides the weights that the run keeps: ``loss``, a metric's label, or null to
         keep the last ones. Without a validation set the last ones are kept.
     checkpoint_every
-        Epochs between checkpoints of the last state.
+        Epochs between checkpoints; the best epoch so far has one too.
+    checkpoint_steps
+        Also a checkpoint within an epoch, each time that so many batches have been trained on.
+    checkpoint_minutes
+        Also a checkpoint within an epoch, when the last one is this old.
+    keep_last
+        How many of the last checkpoints stay, each with that of the best epoch it knows of.
     precision
         ``float32`` or ``float64``: dtype of weights, activations and gradients. ``mixed_bfloat16`` or
         ``mixed_float16``: weights and optimizer state in float32, layers in 16 bits; in float16 with a loss scale that
@@ -74,5 +80,8 @@ class TrainingSpec(Spec):
     early_stopping: EarlyStopping | None = None
     keep_best: str | None = "loss"
     checkpoint_every: PositiveInt = 1
+    checkpoint_steps: PositiveInt | None = None
+    checkpoint_minutes: PositiveFloat | None = 10.0
+    keep_last: PositiveInt = 2
     precision: Literal["float32", "float64", "mixed_bfloat16", "mixed_float16"] = "float32"
     tf32: bool = False

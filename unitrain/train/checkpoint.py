@@ -1,13 +1,15 @@
-"""Checkpoints: weights, optimizer slots and training state in one safetensors file, written atomically."""
+"""A checkpoint: weights, optimizer slots and training state in one safetensors file with a checksum."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from unitrain.spec.errors import InputError
@@ -31,16 +33,18 @@ class Checkpoint:
         tensors = {f"{_WEIGHTS}/{name}": array for name, array in self.weights.items()}
         for slot, arrays in self.slots.items():
             tensors.update({f"{_SLOTS}/{slot}/{name}": array for name, array in arrays.items()})
-        save_tensors(path, tensors, {STATE_NAME: json.dumps(self.state.to_plain())})
+        state = self.state.to_plain()
+        # One entry: safetensors writes several in an order that changes from process to process.
+        entry = {"state": state, "sha256": _digest(tensors, state)}
+        save_tensors(path, tensors, {STATE_NAME: json.dumps(entry)})
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Read a checkpoint. Raises `InputError` when it is missing, torn, or something else."""
+        """Read a checkpoint. Raises `InputError` when it is missing, torn, altered, or something else."""
         tensors = load_tensors(path)
-        try:
-            state = TrainingState.from_plain(json.loads(_metadata(path)[STATE_NAME]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"not a checkpoint of a training run: {error}", file=str(path)) from None
+        entry = _entry(path)
+        if entry.get("sha256") != _digest(tensors, entry.get("state")):
+            raise InputError("the checkpoint is damaged: its content is not what was written", file=str(path))
         weights: dict[str, npt.NDArray[Any]] = {}
         slots: dict[str, dict[str, npt.NDArray[Any]]] = {}
         for key, array in tensors.items():
@@ -50,11 +54,37 @@ class Checkpoint:
             else:
                 slot, _, name = rest.partition("/")
                 slots.setdefault(slot, {})[name] = array
-        return cls(weights, slots, state)
+        return cls(weights, slots, _state(entry, path))
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
+def read_state(path: Path) -> TrainingState:
+    """Read where a run stood from its checkpoint's header alone. Raises `InputError`."""
+    return _state(_entry(path), path)
 
-    with safe_open(path, framework="numpy") as handle:
-        return dict(handle.metadata() or {})
+
+def _state(entry: Mapping[str, Any], path: Path) -> TrainingState:
+    try:
+        return TrainingState.from_plain(entry["state"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"not a checkpoint of a training run: {error}", file=str(path)) from None
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            entry = json.loads((handle.metadata() or {})[STATE_NAME])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"not a checkpoint of a training run: {error}", file=str(path)) from None
+    return entry if isinstance(entry, dict) else {}
+
+
+def _digest(tensors: Mapping[str, npt.NDArray[Any]], state: Any) -> str:
+    """Return the SHA-256 of names, types, shapes and values, in the order of the names, and of the state."""
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"\0{name}\0{array.dtype.str}\0{tensors[name].shape}\0".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

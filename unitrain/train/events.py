@@ -88,7 +88,8 @@ class RunEnd:
     Parameters
     ----------
     reason
-        ``finished``, ``early stopping``, ``step limit``, ``time limit``, ``interrupted`` or ``not finite``.
+        ``finished``, ``early stopping``, ``step limit``, ``time limit``, ``interrupted`` (Ctrl-C),
+        ``terminated`` (SIGTERM) or ``not finite``.
     message
         A sentence for the user, with what to do next where there is something.
     best_epoch

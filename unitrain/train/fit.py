@@ -66,8 +66,10 @@ def fit(
     run = Run.assemble(loaded, place, observers=observers)
     with span("write description"):
         folder = RunFolder.create(None if out is None else Path(out), loaded.recipe.name, place.backend.name)
-        write_description(folder, run)
-    return FitResult(folder, run.train(folder))
+    with folder.locked():
+        with span("write description"):
+            write_description(folder, run)
+        return FitResult(folder, run.train(folder))
 
 
 def resume(
@@ -78,31 +80,61 @@ def resume(
     overrides: Sequence[str] = (),
     observers: Sequence[Observer] = (),
 ) -> FitResult:
-    """Go on with a run from its last checkpoint, on its own backend or another. Raises `InputError`."""
-    with span("read recipe"):
-        folder = RunFolder.open(Path(path))
-        loaded = load_run(folder, overrides)
-    environment = folder.read_json(folder.environment)
-    with span(IMPORTING):
-        place = Place.choose(loaded, backend or environment.get("backend"), device, training=True)
-    with span("checkpoint"):
-        checkpoint = Checkpoint.load(folder.last)
-    if checkpoint.state.epoch >= loaded.recipe.training.epochs:
-        raise InputError(
-            f"the run has finished: {checkpoint.state.epoch} epochs are done",
-            file=str(folder.path),
-            hint=f"train longer with --epochs {2 * checkpoint.state.epoch}",
-        )
-    execution = _execution_again(loaded, place, environment)
-    run = Run.assemble(loaded, place, checkpoint=checkpoint, execution=execution, observers=observers)
-    write_text(folder.recipe, loaded.recipe.to_yaml())
-    resumed = {
-        "epoch": checkpoint.state.epoch,
-        **describe_environment(backend=place.backend.name, device=place.device, execution=run.execution),
-    }
-    environment["resumed"] = [*environment.get("resumed", []), resumed]
-    folder.write_json(folder.environment, environment)
-    return FitResult(folder, run.train(folder))
+    """Go on with a run from its last checkpoint, on its own backend or another.
+
+    Parameters
+    ----------
+    path
+        A run folder, or one of its checkpoints, to go on from there. A run broken off before its first checkpoint
+        begins with its first step.
+    backend, device, overrides, observers
+        As in `fit`.
+
+    Raises
+    ------
+    InputError
+        It is no run, it is over, it is in use, or its checkpoint is damaged; then the one before it is offered.
+    """
+    path = Path(path)
+    folder = RunFolder.open(path.parent.parent if path.is_file() else path)
+    with folder.locked():
+        with span("read recipe"):
+            loaded = load_run(folder, overrides)
+        environment = folder.read_json(folder.environment)
+        with span(IMPORTING):
+            place = Place.choose(loaded, backend or environment.get("backend"), device, training=True)
+        with span("checkpoint"):
+            checkpoint = Checkpoint.load(path) if path.is_file() else folder.checkpoints.newest()
+        if checkpoint is not None and folder.result.is_file():
+            _check_not_over(folder, loaded, checkpoint)
+        execution = _execution_again(loaded, place, environment)
+        run = Run.assemble(loaded, place, checkpoint=checkpoint, execution=execution, observers=observers)
+        write_text(folder.recipe, loaded.recipe.to_yaml())
+        resumed = {
+            "epoch": checkpoint.state.epoch if checkpoint is not None else 0,
+            **describe_environment(backend=place.backend.name, device=place.device, execution=run.execution),
+        }
+        environment["resumed"] = [*environment.get("resumed", []), resumed]
+        folder.write_json(folder.environment, environment)
+        return FitResult(folder, run.train(folder))
+
+
+def _check_not_over(folder: RunFolder, loaded: LoadedRecipe, checkpoint: Checkpoint) -> None:
+    """Refuse a run that has ended and whose end still holds; one that was broken off in its end goes on with it."""
+    spec, state = loaded.recipe.training, checkpoint.state
+    stopping = spec.early_stopping
+    if state.epoch >= spec.epochs:
+        message, hint = f"the run has finished: {state.epoch} epochs are done", f"--epochs {2 * state.epoch}"
+    elif stopping is not None and state.bad_evaluations > stopping.patience:
+        message = f"the run was stopped early: validation {stopping.monitor} no longer improved"
+        hint = f"--set training.early_stopping.patience={2 * max(state.bad_evaluations, 1)}"
+    elif spec.max_steps is not None and state.updates >= spec.max_steps:
+        message, hint = f"the run has reached max_steps: {spec.max_steps}", "--set training.max_steps=null"
+    elif spec.max_minutes is not None and state.seconds >= 60 * spec.max_minutes:
+        message, hint = f"the run has reached max_minutes: {spec.max_minutes:g}", "--set training.max_minutes=null"
+    else:
+        return
+    raise InputError(message, file=str(folder.path), hint=f"train longer with {hint}")
 
 
 def rehearse(
@@ -176,7 +208,6 @@ def write_description(folder: RunFolder, run: Run) -> None:
     recipe = loaded.recipe.model_copy(
         update={"model": ModelReference(file=folder.model.name), "backend": run.place.backend.name}
     )
-    write_text(folder.recipe, recipe.to_yaml())
     write_text(folder.model, loaded.model.to_yaml())
     folder.write_json(folder.preprocessing, run.prepared.preprocessing.to_plain())
     folder.write_json(
@@ -191,6 +222,8 @@ def write_description(folder: RunFolder, run: Run) -> None:
             data=run.prepared.report.lines(),
         ),
     )
+    # Last: what has a recipe is a run, which can be gone on with.
+    write_text(folder.recipe, recipe.to_yaml())
 
 
 def where_things_lie(result: FitResult) -> dict[str, str]:

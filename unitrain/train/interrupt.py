@@ -10,14 +10,17 @@ from typing import Any
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request that `Trainer` sees; the second acts as usual."""
-    asked = False
+def interruptible() -> Iterator[Callable[[], str | None]]:
+    """Turn the first Ctrl-C or SIGTERM into a request that `Trainer` sees; the second acts as usual.
+
+    Gives a function that returns ``interrupted`` after Ctrl-C, ``terminated`` after SIGTERM, else None.
+    """
+    asked: str | None = None
     previous: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        asked = True
+        asked = "interrupted" if number == signal.SIGINT else "terminated"
         signal.signal(number, previous[number])
 
     try:
@@ -25,7 +28,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             previous[number] = signal.signal(number, ask)
     except ValueError:
         # Signals are the main thread's; a run in another thread is stopped by its owner.
-        yield lambda: False
+        yield lambda: None
         return
     try:
         yield lambda: asked

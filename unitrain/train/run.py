@@ -18,6 +18,7 @@ from unitrain.spec.execution import ExecutionSpec
 from unitrain.spec.schedules import PlateauSchedule
 from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
+from unitrain.train.checkpoints import BackgroundWriter
 from unitrain.train.events import Observer, RunEnd, RunStart
 from unitrain.train.feed import Augment
 from unitrain.train.interrupt import interruptible
@@ -143,7 +144,10 @@ class Run:
     def train(self, folder: RunFolder) -> RunEnd:
         """Train, keep checkpoints in ``folder``, and measure the test part with the kept weights."""
         trainer = self.trainer
-        trainer.keeper = folder
+        keep_last = self.loaded.recipe.training.keep_last
+        trainer.keeper = keeper = BackgroundWriter(lambda checkpoint: folder.keep(checkpoint, keep_last))
+        if self.checkpoint is not None:
+            folder.checkpoints.forget_after(self.checkpoint.state.batches)
         trainer.observers = [MetricsLog(folder), *trackers(self.loaded.recipe, folder), *trainer.observers]
         try:
             with span("display and logs"):
@@ -152,6 +156,8 @@ class Run:
             with interruptible() as interrupted, _watched(self):
                 trainer.interrupted = interrupted
                 end = trainer.run(None if self.checkpoint is None else self.checkpoint.state)
+                with span("checkpoint"):
+                    keeper.close()
             with span("keep and measure the result"):
                 end = self._finish(folder, end)
             for observer in trainer.observers:
@@ -159,6 +165,9 @@ class Run:
         finally:
             for observer in trainer.observers:
                 observer.close()
+            # After an error that ends the run, one of writing is not worth a second message.
+            with suppress(InputError):
+                keeper.close()
         with span("write report"):
             _report(folder, self.prepared)
         return end
@@ -166,13 +175,14 @@ class Run:
     def _finish(self, folder: RunFolder, end: RunEnd) -> RunEnd:
         """Keep the weights that the run gives; unless it broke off, measure validation and test with them."""
         weights = None if end.reason == "not finite" else averaged_weights(self.program)
-        if end.best_epoch is not None and folder.best.is_file():
-            best = Checkpoint.load(folder.best)
+        if self.trainer.state.best_step is not None:
+            best = folder.checkpoints.load(self.trainer.state.best_step)
             weights = {**best.weights, **best.slots.get(AVERAGE, {})}
         if weights is not None:
             folder.keep_weights(weights)
         how = {
             "interrupted": f"go on with: unitrain fit --resume {folder.path}",
+            "terminated": f"go on with: unitrain fit --resume {folder.path}",
             "not finite": "try a smaller learning rate, or clip gradients with optimizer.clip_norm",
         }.get(end.reason)
         if how is not None or weights is None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import metadata
@@ -18,8 +21,11 @@ from typing import Any
 
 from unitrain.spec.errors import InputError, did_you_mean
 from unitrain.train.checkpoint import Checkpoint
+from unitrain.train.checkpoints import Checkpoints
 from unitrain.train.events import EpochDone, Observer, RunEnd, RunStart
-from unitrain.weights.store import save_tensors, write_text
+from unitrain.train.lock import NAME as LOCK
+from unitrain.train.lock import locked
+from unitrain.weights.store import remove_leftovers, save_tensors, write_text
 
 _PACKAGES = (
     "unitrain",
@@ -50,25 +56,36 @@ class RunFolder:
             The folder holds something already, or cannot be made.
         """
         if requested is not None:
-            path = requested
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if requested.exists() and (not requested.is_dir() or not _is_unused(requested)):
                 raise InputError(
                     "the run folder is there already and is not empty",
-                    file=str(path),
+                    file=str(requested),
                     hint="name another folder, or go on with `unitrain fit --resume FOLDER`",
                 )
+            path = requested
         else:
             stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-            path = first = Path("runs") / f"{name}-{backend}-{stamp}"
-            count = 1
-            while path.exists():
-                count += 1
-                path = first.with_name(f"{first.name}-{count}")
+            path = Path("runs") / f"{name}-{backend}-{stamp}"
         try:
+            path = path if requested is not None else _new_folder(path)
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"the run folder cannot be made: {error.strerror}", file=str(path)) from None
         return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other processes, and clear away what killed ones left half written.
+
+        Raises
+        ------
+        InputError
+            Another run holds it, or it cannot be written.
+        """
+        with locked(self.path):
+            for folder in (self.path, self.checkpoints.path):
+                remove_leftovers(folder)
+            yield
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -78,7 +95,13 @@ class RunFolder:
             siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
             raise InputError("no such run folder", file=str(path), hint=did_you_mean(path.name, siblings))
         if not folder.recipe.is_file() or not folder.model.is_file():
-            raise InputError("the folder is not a run: it has no recipe.yaml and model.yaml", file=str(path))
+            raise InputError(
+                "the folder is not a run: it has no recipe.yaml and model.yaml",
+                file=str(path),
+                hint=f"a run broken off before its first step begins anew: unitrain fit RECIPE --out {path}"
+                if _is_unused(path)
+                else None,
+            )
         return folder
 
     @property
@@ -97,14 +120,9 @@ class RunFolder:
         return self.path / "weights.safetensors"
 
     @property
-    def last(self) -> Path:
-        """The checkpoint to go on from."""
-        return self.path / "checkpoints" / "last.safetensors"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the best monitored value."""
-        return self.path / "checkpoints" / "best.safetensors"
+    def checkpoints(self) -> Checkpoints:
+        """Where the run stood: the last times, and when it was best."""
+        return Checkpoints(self.path / "checkpoints")
 
     @property
     def preprocessing(self) -> Path:
@@ -131,13 +149,12 @@ class RunFolder:
         """How the run ended."""
         return self.path / "result.json"
 
-    def keep_last(self, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint to go on from."""
-        checkpoint.save(self.last)
-
-    def keep_best(self, checkpoint: Checkpoint) -> None:
-        """Write the best checkpoint."""
-        checkpoint.save(self.best)
+    def keep(self, checkpoint: Checkpoint, keep_last: int) -> None:
+        """Write a checkpoint; the lines of metrics that stand before it are on the disk first."""
+        if self.metrics.is_file():
+            with self.metrics.open("rb") as handle:
+                os.fsync(handle.fileno())
+        self.checkpoints.write(checkpoint, keep_last)
 
     def keep_weights(self, weights: Any) -> None:
         """Write the weights that the run gives."""
@@ -157,10 +174,34 @@ class RunFolder:
             raise InputError(f"not readable as JSON: {error}", file=str(path)) from None
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the lines of ``metrics.jsonl``."""
+        """Return the lines of ``metrics.jsonl``; one that a killed process has not written to its end is left out."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines() if line]
+        whole, _, _ = self.metrics.read_text(encoding="utf-8").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line]
+
+
+def _is_unused(path: Path) -> bool:
+    """Tell whether a folder is empty, or holds only what is written before a recipe: a run that never began."""
+    before = {LOCK, "checkpoints", "model.yaml", "preprocessing.json", "environment.json"}
+    found = [entry.name for entry in path.iterdir()]
+    return all(name in before or (name.startswith(".") and name.endswith(".tmp")) for name in found) and (
+        "checkpoints" in found or not found
+    )
+
+
+def _new_folder(path: Path) -> Path:
+    """Make a folder that was not there: this one, or with a number behind its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, wanted = 1, path
+    while True:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            count += 1
+            path = wanted.with_name(f"{wanted.name}-{count}")
+        else:
+            return path
 
 
 class MetricsLog(Observer):
@@ -170,7 +211,8 @@ class MetricsLog(Observer):
         self.folder = folder
 
     def on_start(self, event: RunStart) -> None:
-        """Drop the lines of epochs that a resumed run does again."""
+        """Drop the lines of epochs that a resumed run does again, and the end that it goes beyond."""
+        self.folder.result.unlink(missing_ok=True)
         kept = [line for line in self.folder.history() if line["epoch"] <= event.first_epoch]
         write_text(self.folder.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 

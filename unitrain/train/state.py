@@ -24,8 +24,9 @@ class TrainingState:
         Training time so far, pauses between resumes left out.
     loss_sum, samples, metric_terms
         Sums over the epoch that is under way: loss times samples, samples, and each metric's two terms.
-    best_value, best_epoch, bad_evaluations
-        Best monitored value and its epoch (None before the first evaluation), and evaluations since.
+    best_value, best_epoch, best_step, bad_evaluations
+        Best monitored value, its epoch and the batches until then (None before the first evaluation), and evaluations
+        since.
     schedule
         The memory of a schedule that reacts to validation.
     loss_scale
@@ -42,6 +43,7 @@ class TrainingState:
     metric_terms: dict[str, tuple[float, float]] = field(default_factory=dict)
     best_value: float | None = None
     best_epoch: int | None = None
+    best_step: int | None = None
     stopping_best: float | None = None
     bad_evaluations: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)

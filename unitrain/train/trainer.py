@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,12 +40,12 @@ class Validation(Protocol):
 class Keeper(Protocol):
     """Keeps checkpoints."""
 
-    def keep_last(self, checkpoint: Checkpoint) -> None:
-        """Keep the state to go on from."""
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint; it may be written while training goes on."""
         ...
 
-    def keep_best(self, checkpoint: Checkpoint) -> None:
-        """Keep the weights with the best monitored value."""
+    def close(self) -> None:
+        """Wait until all is written."""
         ...
 
 
@@ -77,7 +78,7 @@ class Trainer:
     observers
         Told what happens.
     interrupted
-        Asked at every block's edge whether to stop.
+        Asked at every block's edge whether to stop: ``interrupted`` (Ctrl-C), ``terminated`` (SIGTERM) or None.
     """
 
     program: Program
@@ -91,7 +92,7 @@ class Trainer:
     metrics: Mapping[str, HostMetric] = field(default_factory=dict)
     augment: Augment | None = None
     observers: Sequence[Observer] = ()
-    interrupted: Callable[[], bool] = lambda: False
+    interrupted: Callable[[], str | None] = lambda: None
 
     state: TrainingState = field(init=False, default_factory=TrainingState)
     _block_length: BlockLength = field(init=False, default_factory=BlockLength)
@@ -99,6 +100,8 @@ class Trainer:
     _clock: float = field(init=False, default=0.0)
     _seconds_before: float = field(init=False, default=0.0)
     _validation: dict[str, Any] = field(init=False, default_factory=dict)
+    _kept: int = field(init=False, default=-1)
+    _kept_at: float = field(init=False, default=0.0)
 
     def run(self, state: TrainingState | None = None) -> RunEnd:
         """Train until something ends the run; return why it ended. Observers' ``on_end`` is the caller's."""
@@ -107,10 +110,15 @@ class Trainer:
             self.schedule.load_state(self.state.schedule)
         if self.spec.precision == "mixed_float16" and self.state.loss_scale is None:
             self.state.loss_scale = LossScale()
+        self._clock = time.perf_counter()
+        self._seconds_before = self._kept_at = self.state.seconds
+        self._kept = self.state.batches
+        over = self._over_before()
+        if over is not None:
+            return over
         coming = self.batches.coming(self.state.epoch, self.state.batch, self.spec.epochs, self.state.batches)
         with make_feed(self.program, self.data, coming, self.augment) as feed:
             self._clock = time.perf_counter()
-            self._seconds_before = self.state.seconds
             while self.state.epoch < self.spec.epochs:
                 started = time.perf_counter()
                 samples_before = self.state.samples
@@ -154,7 +162,21 @@ class Trainer:
             stop = self._limit(plan)
             if stop is not None:
                 return stop
+            if plan.apply[-1] and self._is_due() and state.batch < self.batches.batches_per_epoch:
+                self._keep()
         return None
+
+    def _over_before(self) -> RunEnd | None:
+        """Return the end of a run that had come to it when it was broken off."""
+        if self._patience_has_run_out():
+            return self._end("early stopping", self._patience_message())
+        reached = self._reached()
+        if not self.state.updates or reached is None:
+            return None
+        if not self.state.batch:
+            return self._end(*reached)
+        self._rate = float(self.schedule.learning_rates(self.state.updates - 1, 1)[-1])
+        return self._stop_early(*reached)
 
     @property
     def _scale(self) -> LossScale | None:
@@ -166,7 +188,12 @@ class Trainer:
         first_group = first - first % self.batches.accumulate
         limits = [] if self.spec.max_steps is None else [self.spec.max_steps - self.state.updates]
         limits += [] if self._scale is None else [self._scale.room]
-        return max(first + 1, min([end, *(first_group + left * self.batches.accumulate for left in limits)]))
+        ends = [first_group + left * self.batches.accumulate for left in limits]
+        if self.spec.checkpoint_steps is not None:
+            # Up to the update with which the next checkpoint is due.
+            due = first + max(1, self._kept + self.spec.checkpoint_steps - self.state.batches)
+            ends.append(-(-due // self.batches.accumulate) * self.batches.accumulate)
+        return max(first + 1, min([end, *ends]))
 
     def _plan(self, order: npt.NDArray[np.int32], first: int, end: int) -> tuple[Plan, npt.NDArray[np.float64]]:
         groups = [self.batches.group(batch) for batch in range(first, end)]
@@ -212,24 +239,32 @@ class Trainer:
         """Return the run's end when a limit is reached or the user interrupts, at an update's edge."""
         if not plan.apply[-1]:
             return None
-        if self.interrupted():
-            return self._stop_early("interrupted", "stopped by the user")
+        asked = self.interrupted()
+        if asked is not None:
+            return self._stop_early(asked, "stopped by the user" if asked == "interrupted" else "told to end")
+        reached = self._reached()
+        return None if reached is None else self._stop_early(*reached)
+
+    def _reached(self) -> tuple[str, str] | None:
+        """Return reason and message when the run has reached a limit of the recipe."""
         if self.spec.max_steps is not None and self.state.updates >= self.spec.max_steps:
-            return self._stop_early("step limit", f"reached max_steps: {self.spec.max_steps}")
+            return "step limit", f"reached max_steps: {self.spec.max_steps}"
         if self.spec.max_minutes is not None and self.state.seconds >= 60 * self.spec.max_minutes:
-            return self._stop_early("time limit", f"reached max_minutes: {self.spec.max_minutes:g}")
+            return "time limit", f"reached max_minutes: {self.spec.max_minutes:g}"
         return None
 
     def _stop_early(self, reason: str, message: str) -> RunEnd:
-        """End within an epoch: keep the state; measure validation, unless the user is waiting for the end."""
+        """End within an epoch: keep the state; measure validation, unless somebody is waiting for the end."""
         if self.state.batch == self.batches.batches_per_epoch:
             ended = self._end_epoch(0.0)
+            self._keep()
             return ended or self._end(reason, message)
-        if reason != "interrupted":
+        # Before the measurement, which a run that goes on from here must not have seen.
+        self._keep()
+        if reason not in ("interrupted", "terminated"):
             self._measure()
-            best = self._keep_if_best(self.state.epoch + 1)
+            best = self._is_best(self.state.epoch + 1)
             self._tell_epoch(self.state.epoch + 1, 0.0, best)
-        self._keep_last()
         return self._end(reason, message)
 
     def _end_epoch(self, samples_per_second: float) -> RunEnd | None:
@@ -239,19 +274,15 @@ class Trainer:
         state.epoch += 1
         if self._validation and self.schedule.monitor is not None:
             self.schedule.observe(float(self._validation[self.schedule.monitor]))
-        best = self._keep_if_best(state.epoch)
-        stopping = self._patience_is_over()
+        best = self._is_best(state.epoch)
+        self._count_patience()
+        stopping = self._patience_has_run_out()
         self._tell_epoch(state.epoch, samples_per_second, best)
         state.begin_epoch()
-        if stopping or state.epoch == self.spec.epochs or state.epoch % self.spec.checkpoint_every == 0:
-            self._keep_last()
-        if stopping and self.spec.early_stopping is not None:
-            monitor = self.spec.early_stopping.monitor
-            return self._end(
-                "early stopping",
-                f"validation {monitor} has not improved for {state.bad_evaluations} evaluations",
-            )
-        return None
+        last = stopping or state.epoch == self.spec.epochs
+        if best or last or state.epoch % self.spec.checkpoint_every == 0 or self._is_due():
+            self._keep()
+        return self._end("early stopping", self._patience_message()) if stopping else None
 
     def _measure(self) -> None:
         if self.validate is not None:
@@ -274,28 +305,33 @@ class Trainer:
             for observer in self.observers:
                 observer.on_epoch(event)
 
-    def _keep_if_best(self, epoch: int) -> bool:
-        """Keep a checkpoint when the monitored value is the best so far; return whether it is."""
+    def _is_best(self, epoch: int) -> bool:
+        """Remember the monitored value if it is the best so far; return whether it is."""
         monitor = self.spec.keep_best
         if monitor is None or not self._validation or not self._is_better(monitor, self.state.best_value):
             return False
         self.state.best_value = float(self._validation[monitor])
-        self.state.best_epoch = epoch
-        if self.keeper is not None:
-            with span("checkpoint"):
-                self.keeper.keep_best(self._checkpoint())
+        self.state.best_epoch, self.state.best_step = epoch, self.state.batches
         return True
 
-    def _patience_is_over(self) -> bool:
+    def _count_patience(self) -> None:
+        """Count evaluations without improvement."""
         rule = self.spec.early_stopping
         if rule is None or not self._validation:
-            return False
+            return
         if self._is_better(rule.monitor, self.state.stopping_best, rule.minimum_change):
             self.state.stopping_best = float(self._validation[rule.monitor])
             self.state.bad_evaluations = 0
         else:
             self.state.bad_evaluations += 1
-        return self.state.bad_evaluations > rule.patience
+
+    def _patience_has_run_out(self) -> bool:
+        rule = self.spec.early_stopping
+        return rule is not None and self.state.bad_evaluations > rule.patience
+
+    def _patience_message(self) -> str:
+        monitor = self.spec.early_stopping.monitor if self.spec.early_stopping is not None else "loss"
+        return f"validation {monitor} has not improved for {self.state.bad_evaluations} evaluations"
 
     def _is_better(self, monitor: str, best: float | None, minimum_change: float = 0.0) -> bool:
         value = float(self._validation[monitor])
@@ -305,14 +341,22 @@ class Trainer:
         sign = 1.0 if metric is not None and metric.higher_is_better else -1.0
         return sign * value > sign * best + minimum_change
 
-    def _keep_last(self) -> None:
+    def _is_due(self) -> bool:
+        """Tell whether the last checkpoint is old: in batches or in minutes."""
+        steps, minutes = self.spec.checkpoint_steps, self.spec.checkpoint_minutes
+        return (steps is not None and self.state.batches - self._kept >= steps) or (
+            minutes is not None and self.state.seconds - self._kept_at >= 60 * minutes
+        )
+
+    def _keep(self) -> None:
+        """Keep a checkpoint of where the run stands, unless that is done; what training changes later is copied."""
+        if self._kept == self.state.batches:
+            return
+        self._kept, self._kept_at = self.state.batches, self.state.seconds
         if self.keeper is not None:
             with span("checkpoint"):
-                self.keeper.keep_last(self._checkpoint())
-
-    def _checkpoint(self) -> Checkpoint:
-        self.state.schedule = self.schedule.state()
-        return Checkpoint(self.program.weights(), self.program.slots(), self.state)
+                self.state.schedule = self.schedule.state()
+                self.keeper.keep(Checkpoint(self.program.weights(), self.program.slots(), deepcopy(self.state)))
 
     def _not_finite(self, plan: Plan, statistics: Statistics) -> RunEnd:
         row = plan.indices[len(statistics.losses) - 1]

@@ -1,0 +1,157 @@
+"""Kills runs, real processes with a real SIGKILL, at random instants or at every write, and lets them go on.
+
+As a program: ``killing.py FOLDER --kills N --seed N --backend NAME``, or ``--writes`` for every write once. It forks, so
+it runs in a process of its own that has imported what a run needs and started no thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from survival.runs import RECIPE, differences
+
+
+class Survival:
+    """One recipe, its uninterrupted run, and runs that are killed."""
+
+    def __init__(self, folder: Path, backend: str, epochs: int) -> None:
+        self.folder, self.backend = folder, backend
+        self.recipe = folder / "iris.yaml"
+        self.recipe.write_text(RECIPE.replace("epochs: 12", f"epochs: {epochs}"))
+        self.whole = folder / "whole"
+        started = time.monotonic()
+        code = self.wait(self.start(self.whole))
+        self.seconds = time.monotonic() - started
+        if code != 0:
+            raise SystemExit(f"the uninterrupted run ended with {code}")
+
+    def start(self, run: Path, before: Callable[[], None] = lambda: None) -> int:
+        """Begin a run, or go on with it, in a child; return its process id. A run that has its result is left alone."""
+        arguments = ["fit", "--resume", str(run)]
+        if not (run / "recipe.yaml").is_file():
+            arguments = ["fit", str(self.recipe), "--backend", self.backend, "--out", str(run)]
+        process = os.fork()
+        if process:
+            return process
+        if (run / "result.json").is_file():
+            os._exit(0)  # killed while its report was written
+        try:
+            with open(self.folder / "output", "a") as output:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+            from unitrain.cli.main import main
+
+            before()
+            main(arguments)
+        except SystemExit as end:
+            os._exit(int(end.code or 0))
+        except BaseException:
+            traceback.print_exc()
+        os._exit(99)
+
+    @staticmethod
+    def wait(process: int) -> int:
+        """Wait for a child: its exit code, or minus the signal that ended it."""
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    def check(self, run: Path, code: int, what: str) -> None:
+        """See that a run has ended well and as the uninterrupted one."""
+        if code != 0:
+            raise SystemExit(f"{what}: ended with {code}\n{(self.folder / 'output').read_text()[-2000:]}")
+        different = differences(self.whole, run)
+        if different:
+            raise SystemExit(f"{what}: differs from the uninterrupted run in {', '.join(different)}")
+        leftovers = [str(path) for path in run.rglob("*.tmp")]
+        if leftovers:
+            raise SystemExit(f"{what}: left {leftovers}")
+
+    def at_random(self, kills: int, seed: int) -> str:
+        """Kill at random instants until there were so many; every run goes on to its end."""
+        generator = random.Random(seed)
+        killed = runs = 0
+        while killed < kills:
+            runs += 1
+            run = self.folder / f"random-{runs}"
+            while True:
+                process = self.start(run)
+                time.sleep(generator.random() * self.seconds)
+                os.kill(process, signal.SIGKILL)
+                code = self.wait(process)
+                if code != -signal.SIGKILL:
+                    break
+                killed += 1
+            self.check(run, code, f"run {runs}, seed {seed}")
+        return f"{killed} kills at random instants in {runs} runs"
+
+    def at_writes(self, most: int | None) -> str:
+        """Kill before each call that writes, syncs, renames or removes, the first, the second ..., then go on."""
+        number = 0
+        while most is None or number < most:
+            run = self.folder / f"write-{number}"
+            code = self.wait(self.start(run, lambda count=number: _die_before(count)))
+            if code != -signal.SIGKILL:
+                break
+            self.check(run, self.wait(self.start(run)), f"killed before write {number}")
+            number += 1
+        return f"killed before each of {number} writes"
+
+
+def _die_before(number: int) -> None:
+    """Let this process kill itself before its call of this number that changes a file."""
+    left = number
+
+    def dying(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: object, **options: object) -> object:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return call(*arguments, **options)
+
+        return wrapped
+
+    for name in ("fsync", "replace", "unlink", "mkdir"):
+        setattr(os, name, dying(getattr(os, name)))
+    import safetensors.numpy
+
+    safetensors.numpy.save_file = dying(safetensors.numpy.save_file)
+
+
+def main() -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", default="numpy")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--writes", type=int, default=0, help="so many writes; -1 for all")
+    chosen = parser.parse_args()
+    # A run without the extra for reports writes none, which would take most of its time.
+    sys.modules["jinja2"] = None  # type: ignore[assignment]  # as Python marks what cannot be imported
+    # Imported once, here, and not in every child.
+    import sklearn.datasets  # noqa: F401
+
+    import unitrain.train.fit  # noqa: F401
+
+    if chosen.backend == "torch":
+        import torch  # noqa: F401
+    survival = Survival(chosen.folder, chosen.backend, chosen.epochs)
+    if chosen.kills:
+        print(survival.at_random(chosen.kills, chosen.seed))
+    if chosen.writes:
+        print(survival.at_writes(None if chosen.writes < 0 else chosen.writes))
+
+
+if __name__ == "__main__":
+    main()
