@@ -15,7 +15,7 @@ from unitrain.weights.store import load_tensors
 
 ROOT = Path(__file__).parents[2]
 
-# Dropout, running statistics, moving averages, a plateau, patience, accumulation, a short last batch: all of it is state.
+# Dropout, running statistics, moving averages, a plateau, patience, accumulation, a short last batch.
 RECIPE = """\
 name: iris
 model:
@@ -49,7 +49,7 @@ def unitrain(*arguments: str | Path, timeout: float = 120, **options: Any) -> su
 
 
 def differences(one: Path, two: Path) -> list[str]:
-    """Compare two runs that have ended: weights, optimizer state, counters, memories and metrics; times are left out."""
+    """Compare two runs that have ended: weights, optimizer state, counters, memories and metrics, but not times."""
     found = []
     folders = RunFolder(one), RunFolder(two)
     last = [folder.checkpoints.newest() for folder in folders]
@@ -60,7 +60,9 @@ def differences(one: Path, two: Path) -> list[str]:
             **{f"kept {name}": array for name, array in load_tensors(folder.weights).items()},
             **{f"last {name}": array for name, array in checkpoint.weights.items()},
             **{
-                f"{slot} of {name}": array for slot, arrays in checkpoint.slots.items() for name, array in arrays.items()
+                f"{slot} of {name}": array
+                for slot, arrays in checkpoint.slots.items()
+                for name, array in arrays.items()
             },
         }
         for folder, checkpoint in zip(folders, last, strict=True)

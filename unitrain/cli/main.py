@@ -38,6 +38,7 @@ class Verbs(LazyGroup):
         "fit": _verb("fit", "Train a recipe and leave a run folder."),
         "evaluate": _verb("evaluate", "Measure a trained run."),
         "predict": _verb("predict", "Apply a trained run to new data."),
+        "runs": _verb("runs", "List runs, compare two, remove some."),
         "export": _verb("export", "Write a run or model for ONNX, torch, Keras or TensorFlow."),
         "check": _verb("check", "Check models and recipes without training."),
         "tune": _verb("tune", "Time the forms in which a backend can train a recipe."),
