@@ -1,7 +1,7 @@
 """Kills runs, real processes with a real SIGKILL, at random instants or at every write, and lets them go on.
 
-As a program: ``killing.py FOLDER --kills N --seed N --backend NAME``, or ``--writes`` for every write once. It forks, so
-it runs in a process of its own that has imported what a run needs and started no thread.
+As a program: ``killing.py FOLDER --kills N --seed N --backend NAME``, or ``--writes`` for every write once. It forks,
+so it runs in a process of its own that has imported what a run needs and started no thread.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from survival.runs import RECIPE, differences
 
