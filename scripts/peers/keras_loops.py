@@ -22,13 +22,64 @@ def make_model(name: str) -> keras.Model:
             layers.Conv2D(16, 5, activation="relu"), layers.MaxPooling2D(), layers.Flatten(),
             layers.Dense(120, activation="relu"), layers.Dense(84, activation="relu"), layers.Dense(10),
         ]  # fmt: skip
-    else:
+    elif name == "cnn":
         parts = [
             keras.Input((28, 28, 1)), layers.Conv2D(32, 3, padding="same", activation="relu"), layers.MaxPooling2D(),
             layers.Conv2D(64, 3, padding="same", activation="relu"), layers.MaxPooling2D(), layers.Flatten(),
             layers.Dense(128, activation="relu"), layers.Dense(10),
         ]  # fmt: skip
+    elif name == "lstm":
+        parts = [keras.Input((32,)), layers.Embedding(1000, 64), layers.LSTM(128), layers.Dense(10)]
+    else:
+        given = keras.Input((32, 32, 3) if name == "resnet20" else (64,))
+        return keras.Model(given, (resnet20 if name == "resnet20" else transformer)(given))
     return keras.Sequential(parts)
+
+
+def resnet20(x: keras.KerasTensor) -> keras.KerasTensor:
+    """The residual network for 32 x 32 images of He et al. 2015, section 4.2, with projection shortcuts."""
+    layers = keras.layers
+
+    def normed(x: keras.KerasTensor, width: int, kernel: int, stride: int = 1) -> keras.KerasTensor:
+        # As in keras.applications: with strides "same" would pad one side alone.
+        padding = "same" if stride == 1 else "valid"
+        x = layers.ZeroPadding2D(1)(x) if stride > 1 and kernel > 1 else x
+        return layers.BatchNormalization()(
+            layers.Conv2D(width, kernel, stride, padding=padding, use_bias=False, kernel_initializer="he_normal")(x)
+        )
+
+    x = layers.ReLU()(normed(x, 16, 3))
+    for width in (16, 32, 64):
+        for block in range(3):
+            stride = 2 if width > 16 and block == 0 else 1
+            shortcut = x if stride == 1 else normed(x, width, 1, 2)
+            x = normed(layers.ReLU()(normed(x, width, 3, stride)), width, 3)
+            x = layers.ReLU()(layers.Add()([x, shortcut]))
+    return layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
+
+
+class Position(keras.layers.Layer):
+    """A learned row for each position."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Make the table."""
+        self.table = self.add_weight(shape=shape[1:], initializer="random_normal", name="table")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Add it to ``[batch, length, width]``."""
+        return x + self.table
+
+
+def transformer(tokens: keras.KerasTensor) -> keras.KerasTensor:
+    """A causal pre-norm transformer whose mean over the positions is classified."""
+    layers = keras.layers
+    x = Position()(layers.Embedding(1000, 128)(tokens))
+    for _ in range(2):
+        normed = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(4, 32)(normed, normed, use_causal_mask=True)])
+        wide = layers.Dense(512, activation="gelu")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(128)(wide)])
+    return layers.Dense(10)(layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x)))
 
 
 def make_fit(name: str, images: np.ndarray, classes: np.ndarray, batch: int) -> Callable[[], None]:

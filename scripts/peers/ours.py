@@ -27,31 +27,43 @@ from unitrain.train.trainer import Trainer
 from unitrain.train.update import Update
 from unitrain.weights.initialize import initialize
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+HERE = Path(__file__).resolve().parent
+MODELS = HERE.parents[1] / "models"
+FILES: dict[str, tuple[Path, dict[str, Any]]] = {
+    "lenet": (MODELS / "lenet5.yaml", {}),
+    "cnn": (MODELS / "cnn.yaml", {"dropout": 0.0}),
+    "resnet20": (HERE / "resnet20.yaml", {}),
+    "lstm": (HERE / "lstm.yaml", {}),
+    "transformer": (HERE / "transformer.yaml", {}),
+}
 LR = 1e-3
 
 
 def make_graph(name: str) -> Graph:
-    """Return one of the models that are compared: ``tiny``, ``mlp``, ``lenet`` or ``cnn``."""
-    if name == "tiny":
-        layers: list[dict[str, Any]] = [{"type": "dense", "name": "logits", "units": 10}]
-    elif name == "mlp":
-        layers = [
-            {"type": "dense", "name": "hidden", "units": 256, "activation": "relu"},
-            {"type": "dense", "name": "logits", "units": 10},
-        ]
-    else:
-        file, arguments = {"lenet": ("lenet5", {}), "cnn": ("cnn", {"dropout": 0.0})}[name]
-        plain = read_yaml(MODELS / f"{file}.yaml").data
+    """Return one of the models that are compared, from its file or of dense layers."""
+    if name in FILES:
+        path, arguments = FILES[name]
+        plain = read_yaml(path).data
         return resolve(ModelSpec.model_validate({**plain, "arguments": {**plain.get("arguments", {}), **arguments}}))
+    layers: list[dict[str, Any]] = [{"type": "dense", "name": "logits", "units": 10}]
+    if name == "mlp":
+        layers.insert(0, {"type": "dense", "name": "hidden", "units": 256, "activation": "relu"})
     return resolve(ModelSpec.model_validate({"inputs": {"image": {"shape": [784]}}, "layers": layers}))
 
 
 def make_data(graph: Graph, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw images in 0 .. 1 and classes: ``[samples, ...]`` and ``[samples]``. Speed does not depend on them."""
+    """Draw images in 0 .. 1 or tokens, and classes: ``[samples, ...]`` and ``[samples]``.
+
+    Speed does not depend on them.
+    """
     generator = np.random.default_rng(0)
     (given,) = graph.inputs.values()
-    images = generator.random((samples, *given.shape), dtype=np.float32)
+    shape = (samples, *given.shape)
+    if given.dtype == "integer":
+        assert given.high is not None
+        images = generator.integers(0, int(given.high) + 1, shape, dtype=np.int32)
+    else:
+        images = generator.random(shape, dtype=np.float32)
     return images, generator.integers(0, 10, samples).astype(np.int32)
 
 

@@ -24,14 +24,16 @@ from comparison import GROUPS, HEADER, Comparison, Peer, Run, compare, write_bet
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 128
 # Steps of an epoch: long enough to be timed, short enough for many rounds.
-STEPS = {"tiny": 400, "mlp": 60, "lenet": 20, "cnn": 6}
+STEPS = {"tiny": 400, "mlp": 60, "lenet": 20, "cnn": 6, "resnet20": 5, "lstm": 20, "transformer": 10}
+# Larger models are timed with smaller batches.
+BATCHES = {"tiny": 8, "resnet20": 32, "lstm": 64, "transformer": 32}
 # What is installed by scripts/bench-peers alone, for the rows of the group "lightning".
 FOREIGN = ("lightning", "skorch", "accelerate")
 
 
 def batch_of(name: str) -> int:
     """Return the batch size of a model's rows."""
-    return 8 if name == "tiny" else BATCH
+    return BATCHES.get(name, BATCH)
 
 
 @cache
@@ -64,9 +66,10 @@ def by_hand(name: str, bound: float | None, **options: Any) -> Peer:
 
 def comparisons() -> Iterator[Comparison]:
     """Declare all rows; nothing is imported or built before one is timed."""
-    for name, bound in {"tiny": 1.10, "mlp": 1.02, "lenet": 1.02, "cnn": 0.80}.items():
+    torch_bounds = {"tiny": 1.10, "mlp": 1.02, "lenet": 1.02, "cnn": 0.80}
+    for name, bound in {**torch_bounds, "resnet20": 1.02, "lstm": 1.02, "transformer": 1.02}.items():
         peers = {"torch loop by hand": by_hand(name, bound)}
-        if name in ("lenet", "cnn"):
+        if name in ("lenet", "cnn", "resnet20"):
             peers["torch loop by hand, channels last"] = by_hand(name, 1.02, channels_last=True)
         yield Comparison("torch", f"torch {name}", partial(ours, name, "torch"), peers, STEPS[name])
     yield Comparison(
@@ -88,6 +91,9 @@ def comparisons() -> Iterator[Comparison]:
             "Keras fit": Peer(partial(theirs, "keras_loops", "make_fit", name), bound),
             "tf.function over an epoch": Peer(partial(theirs, "keras_loops", "make_epoch", name), 1.03),
         }
+        yield Comparison("keras", f"keras {name}", partial(ours, name, "keras"), peers, STEPS[name])
+    for name in ("resnet20", "lstm", "transformer"):
+        peers = {"Keras fit": Peer(partial(theirs, "keras_loops", "make_fit", name), 1.0)}
         yield Comparison("keras", f"keras {name}", partial(ours, name, "keras"), peers, STEPS[name])
     for name, bound in {"mlp": 0.95, "lenet": 0.90, "cnn": 0.85}.items():
         peers = {"torch loop by hand": by_hand(name, bound)}

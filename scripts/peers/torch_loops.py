@@ -7,25 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import nn
+from torch_models import make_model
 
 LR = 1e-3
-
-
-def make_model(name: str) -> nn.Module:
-    """Return one of the models, as the books have it: channels first."""
-    if name == "tiny":
-        return nn.Sequential(nn.Linear(784, 10))
-    if name == "mlp":
-        return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
-    if name == "lenet":
-        return nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-        )  # fmt: skip
-    return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
 
 
 def make_epoch(
@@ -42,7 +26,8 @@ def make_epoch(
     Parameters
     ----------
     images
-        ``[samples, features]``, or ``[samples, height, width, 1]``, which becomes channels first.
+        ``[samples, features]``, ``[samples, height, width, channel]``, which becomes channels first, or tokens
+        ``[samples, length]``.
     classes
         ``[samples]``.
     channels_last
@@ -126,4 +111,5 @@ def _prepared(
     name: str, images: np.ndarray, classes: np.ndarray, device: str
 ) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     x = torch.tensor(images if images.ndim == 2 else images.transpose(0, 3, 1, 2).copy())
+    x = x if x.is_floating_point() else x.long()
     return make_model(name).to(device), x.to(device), torch.tensor(classes, dtype=torch.int64, device=device)

@@ -31,7 +31,7 @@ def test_a_pattern_is_a_group_or_a_part_of_a_name():
         return [f"{one.what} / {peer}" for one in choose(patterns) for peer in one.peers]
 
     every = rows()
-    assert len(every) == len(set(every)) == 23
+    assert len(every) == len(set(every)) == 30
     assert rows("onnx") == [row for row in every if row.startswith("ONNX")]
     assert rows("cnn / KERAS fit") == ["keras cnn / Keras fit"]
     # A group's name is the group, and not every row that has the word.
@@ -175,6 +175,17 @@ def test_torch_is_told_to_raise_and_then_told_to_stop(monkeypatch):
     with pytest.raises(ValueError, match="out"), no_waiting():
         raise ValueError("out")
     assert modes == ["error", 0]
+
+
+@pytest.mark.parametrize("name", ["tiny", "mlp", "lenet", "cnn", "resnet20", "lstm", "transformer"])
+def test_both_sides_train_the_same_parameters(name):
+    from ours import make_graph
+    from torch_models import make_model
+
+    theirs = make_model(name)
+    # torch's LSTM has a second bias, which is added to the first.
+    extra = sum(bias.numel() for label, bias in theirs.named_parameters() if label.endswith("bias_hh_l0"))
+    assert make_graph(name).parameter_count(trainable=True) == sum(p.numel() for p in theirs.parameters()) - extra
 
 
 def test_loops_on_the_cpu_are_those_of_the_gpu():

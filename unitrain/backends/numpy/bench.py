@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays, Settings
+from unitrain.backends.host_memory import keep_freed_memory
 from unitrain.backends.numpy.execution import Mode, backward, forward
-from unitrain.backends.numpy.memory import keep_freed_memory
 from unitrain.backends.numpy.model import NumpyModel
 from unitrain.backends.numpy.program import NumpyProgram
 from unitrain.backends.toolkit import Call

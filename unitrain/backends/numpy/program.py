@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.host_memory import keep_freed_memory
 from unitrain.backends.numpy.candidates import ONE_THREAD, WHOLE
 from unitrain.backends.numpy.execution import Mode
-from unitrain.backends.numpy.memory import keep_freed_memory
 from unitrain.backends.numpy.model import NumpyModel
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.backends.numpy.parameters import FlatParameters

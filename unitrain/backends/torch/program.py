@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.host_memory import keep_freed_memory
 from unitrain.backends.indices import check_indices
 from unitrain.backends.precision import host_dtype
 from unitrain.backends.torch.candidates import COMPILED, ONE_THREAD, compiled
@@ -52,6 +53,8 @@ class TorchProgram:
         self.model.eval()
         self._paths = self.model.exchanged(pool_first(graph))
         self._device = torch.device(settings.device)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._dtype = dtype_of(settings)
         self._transfer = Transfer(graph, self._device, self._dtype)
         self._settings = settings

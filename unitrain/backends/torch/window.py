@@ -38,5 +38,7 @@ def in_torch_order(pads: PadAmounts) -> list[int]:
 
 
 def padded(x: torch.Tensor, pads: PadAmounts, value: float = 0.0) -> torch.Tensor:
-    """Pad the spatial axes of ``[batch, channel, *spatial]``."""
+    """Pad the spatial axes of ``[batch, channel, *spatial]``; no copy where there is nothing to pad."""
+    if not any(map(any, pads)):
+        return x
     return functional.pad(x, in_torch_order(pads), value=value)
