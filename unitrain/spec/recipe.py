@@ -15,6 +15,7 @@ from unitrain.spec.losses import Loss
 from unitrain.spec.metrics import Metric
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.optimizers import Optimizer
+from unitrain.spec.pruning import DistillationSpec, PruningSpec
 from unitrain.spec.schedules import Schedule
 from unitrain.spec.training import TrainingSpec
 
@@ -107,6 +108,13 @@ class Recipe(Spec):
         What is measured on training and validation data beside the loss.
     training
         The course of the run.
+    initial_weights
+        What training starts from, in the place of drawn weights: a run folder, or a safetensors file. A relative path
+        counts from the recipe's folder.
+    pruning
+        Weights that become zero in training, and stay zero.
+    distillation
+        Another model, of which this one learns beside the data.
     backend, device
         Where it runs, unless the command line says otherwise. ``auto`` takes an accelerator if there is one.
     seed
@@ -128,6 +136,9 @@ class Recipe(Spec):
     schedule: Schedule | None = None
     metrics: tuple[Metric, ...] = ()
     training: TrainingSpec = TrainingSpec()
+    initial_weights: str | None = None
+    pruning: PruningSpec | None = None
+    distillation: DistillationSpec | None = None
     backend: Literal["numpy", "keras", "torch"] = "numpy"
     device: str = "auto"
     seed: NonNegativeInt = 0

@@ -24,6 +24,7 @@ from unitrain.train.feed import Augment
 from unitrain.train.interrupt import interruptible
 from unitrain.train.measures import Measures
 from unitrain.train.plan import Batches
+from unitrain.train.pruning import Pruner
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.report import write_report
 from unitrain.train.run_folder import MetricsLog, RunFolder
@@ -37,13 +38,14 @@ from unitrain.train.session import (
     prepare_data,
     setting_notes,
     settings,
+    starting_weights,
 )
 from unitrain.train.tracking import trackers
 from unitrain.train.trainer import Trainer
 from unitrain.train.tuning import Tuner, choose
 from unitrain.train.tuning_cache import KnownTrials
 from unitrain.train.update import AVERAGE, Update
-from unitrain.weights.initialize import check_weights, initialize
+from unitrain.weights.initialize import check_weights
 from unitrain.weights.random import stream
 
 
@@ -89,7 +91,7 @@ class Run:
             raise loaded.locate(error) from None
         if checkpoint is not None:
             _check_checkpoint(graph, update, checkpoint)
-        weights = initialize(graph, recipe.seed) if checkpoint is None else checkpoint.weights
+        weights = starting_weights(loaded) if checkpoint is None else checkpoint.weights
         chosen, rule = settings(loaded, place), measures.rule(update)
         spec = recipe.training
         batches = Batches(len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed)
@@ -124,6 +126,7 @@ class Run:
             validate=_validation(loaded, place, program, prepared, measures),
             metrics={item.label: item.metric for item in measures.metrics},
             augment=_augmentation(loaded.recipe.seed, prepared),
+            pruner=_pruner(loaded, steps),
             observers=observers,
         )
         start = RunStart(
@@ -269,6 +272,18 @@ def _validation(
         return evaluator.evaluate(averaged, data)
 
     return validate
+
+
+def _pruner(loaded: LoadedRecipe, updates_per_epoch: int) -> Pruner | None:
+    """Return what lets weights become zero while the recipe trains, or None."""
+    recipe = loaded.recipe
+    if recipe.pruning is None:
+        return None
+    updates = updates_per_epoch * recipe.training.epochs
+    try:
+        return Pruner(recipe.pruning, min(updates, recipe.training.max_steps or updates))
+    except InputError as error:
+        raise loaded.locate(error) from None
 
 
 def _augmentation(seed: int, prepared: Prepared) -> Augment | None:

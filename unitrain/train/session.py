@@ -15,12 +15,16 @@ from unitrain.data.dataset import Split as DataSplit
 from unitrain.data.load import prepare
 from unitrain.data.prepared import Prepared
 from unitrain.data.preprocess import Preprocessing
+from unitrain.graph.passes.magnitude import prunable
 from unitrain.spec.data import Task
 from unitrain.spec.errors import InputError
 from unitrain.spec.recipe import OutputLoss
 from unitrain.train.recipe import LoadedRecipe
+from unitrain.train.run_folder import RunFolder
 from unitrain.train.update import AVERAGE, Update
+from unitrain.weights.initialize import initialize
 from unitrain.weights.random import stream
+from unitrain.weights.store import load_weights
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,29 @@ def setting_notes(loaded: LoadedRecipe, place: Place) -> tuple[str, ...]:
 def make_update(loaded: LoadedRecipe) -> Update:
     """Return the recipe's optimizer, with the model's parameters that decay."""
     decays = {name: parameter.decay for name, parameter in loaded.graph.parameters.items() if parameter.trainable}
-    return Update(loaded.recipe.optimizer, decays)
+    sparse = () if loaded.recipe.pruning is None else prunable(loaded.graph)
+    return Update(loaded.recipe.optimizer, decays, sparse)
+
+
+def starting_weights(loaded: LoadedRecipe) -> dict[str, npt.NDArray[Any]]:
+    """Return what training starts from: the recipe's file, or weights drawn by its seed.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or does not fit the model.
+    """
+    given = loaded.recipe.initial_weights
+    if given is None:
+        return dict(initialize(loaded.graph, loaded.recipe.seed))
+    path = loaded.folder / given
+    try:
+        return load_weights(RunFolder.open(path).weights if path.is_dir() else path, loaded.graph)
+    except InputError as error:
+        problem = error.problems[0]
+        raise loaded.locate(
+            InputError(problem.message, field=("initial_weights",), found=given, hint=problem.hint)
+        ) from None
 
 
 def averaged_weights(program: Program) -> dict[str, npt.NDArray[Any]]:

@@ -22,6 +22,7 @@ from unitrain.train.feed import Augment, Feed, make_feed
 from unitrain.train.loss_scale import LossScale
 from unitrain.train.metrics import HostMetric
 from unitrain.train.plan import Batches, BlockLength
+from unitrain.train.pruning import Pruner
 from unitrain.train.schedules import Schedule
 from unitrain.train.state import TrainingState
 from unitrain.train.update import Update
@@ -75,6 +76,8 @@ class Trainer:
         Label to metric: how a ratio of sums becomes its value, and whether larger is better.
     augment
         Changes training batches on the host, or None.
+    pruner
+        Lets weights become zero at some updates, or None. No weights count as the best before it has ended.
     observers
         Told what happens.
     interrupted
@@ -91,6 +94,7 @@ class Trainer:
     keeper: Keeper | None = None
     metrics: Mapping[str, HostMetric] = field(default_factory=dict)
     augment: Augment | None = None
+    pruner: Pruner | None = None
     observers: Sequence[Observer] = ()
     interrupted: Callable[[], str | None] = lambda: None
 
@@ -116,6 +120,8 @@ class Trainer:
         over = self._over_before()
         if over is not None:
             return over
+        if self.state.updates == 0:
+            self._prune()
         coming = self.batches.coming(self.state.epoch, self.state.batch, self.spec.epochs, self.state.batches)
         with make_feed(self.program, self.data, coming, self.augment) as feed:
             self._clock = time.perf_counter()
@@ -148,6 +154,8 @@ class Trainer:
                 return self._not_finite(plan, statistics)
             if self._scale is not None and self._scale.exhausted:
                 return self._end("not finite", _OVERFLOW)
+            if plan.apply[-1]:
+                self._prune()
             state.seconds = self._seconds_before + time.perf_counter() - self._clock
             event = BlockDone(
                 state.epoch + 1,
@@ -178,16 +186,24 @@ class Trainer:
         self._rate = float(self.schedule.learning_rates(self.state.updates - 1, 1)[-1])
         return self._stop_early(*reached)
 
+    def _prune(self) -> None:
+        """Let weights become zero, where some are due after as many updates."""
+        if self.pruner is not None and self.pruner.is_due(self.state.updates):
+            with span("prune"):
+                self.pruner.prune(self.program, self.state.updates)
+
     @property
     def _scale(self) -> LossScale | None:
         """The loss scale, where there is one."""
         return self.state.loss_scale if self.spec.precision == "mixed_float16" else None
 
     def _within_limits(self, first: int, end: int) -> int:
-        """Shorten a block so that it does not pass the limit of updates, nor the next change of the loss scale."""
+        """Shorten a block: the limit of updates, a change of the loss scale, and pruning lie at the edge of one."""
         first_group = first - first % self.batches.accumulate
         limits = [] if self.spec.max_steps is None else [self.spec.max_steps - self.state.updates]
         limits += [] if self._scale is None else [self._scale.room]
+        room = None if self.pruner is None else self.pruner.room(self.state.updates)
+        limits += [] if room is None else [room]
         ends = [first_group + left * self.batches.accumulate for left in limits]
         if self.spec.checkpoint_steps is not None:
             # Up to the update with which the next checkpoint is due.
@@ -308,6 +324,8 @@ class Trainer:
     def _is_best(self, epoch: int) -> bool:
         """Remember the monitored value if it is the best so far; return whether it is."""
         monitor = self.spec.keep_best
+        if self._prunes_on:
+            return False
         if monitor is None or not self._validation or not self._is_better(monitor, self.state.best_value):
             return False
         self.state.best_value = float(self._validation[monitor])
@@ -317,7 +335,7 @@ class Trainer:
     def _count_patience(self) -> None:
         """Count evaluations without improvement."""
         rule = self.spec.early_stopping
-        if rule is None or not self._validation:
+        if rule is None or not self._validation or self._prunes_on:
             return
         if self._is_better(rule.monitor, self.state.stopping_best, rule.minimum_change):
             self.state.stopping_best = float(self._validation[rule.monitor])
@@ -332,6 +350,11 @@ class Trainer:
     def _patience_message(self) -> str:
         monitor = self.spec.early_stopping.monitor if self.spec.early_stopping is not None else "loss"
         return f"validation {monitor} has not improved for {self.state.bad_evaluations} evaluations"
+
+    @property
+    def _prunes_on(self) -> bool:
+        """Whether more weights are to become zero: what is measured until then is of a denser model."""
+        return self.pruner is not None and self.state.updates < self.pruner.end
 
     def _is_better(self, monitor: str, best: float | None, minimum_change: float = 0.0) -> bool:
         value = float(self._validation[monitor])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import compress
-from operator import not_
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +24,13 @@ class Update:
         The optimizer.
     decays
         For each trainable parameter, whether weight decay and penalty act on it by default.
+    sparse
+        Parameters whose zeros stay zeros. A weight that is not zero becomes exactly zero by training next to never.
     """
 
-    def __init__(self, spec: Optimizer, decays: Mapping[str, bool]) -> None:
+    def __init__(self, spec: Optimizer, decays: Mapping[str, bool], sparse: Collection[str] = ()) -> None:
         self.spec = spec
+        self.sparse = frozenset(sparse)
         self.rule: Rule = make_rule(spec)
         self.decays = {name: spec.decay_all or decay for name, decay in decays.items()}
         self.slots: tuple[str, ...] = (*self.rule.slots, *((AVERAGE,) if spec.ema is not None else ()))
@@ -37,7 +38,7 @@ class Update:
     @property
     def fusible(self) -> bool:
         """Whether a framework's own kernel may take the place of `update`: not of another class's."""
-        return type(self) is Update
+        return type(self) is Update and not self.sparse
 
     def coefficients(self, learning_rates: npt.NDArray[np.float64], first_update: int) -> npt.NDArray[np.float64]:
         """Return a row of scalars for each update: lr * weight_decay, then the rule's own.
@@ -53,14 +54,18 @@ class Update:
         return np.concatenate([decay, self.rule.coefficients(learning_rates, first_update)], axis=1)
 
     def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Group parameters by whether they decay, if any do; a limit of the norm joins all, and there is no group."""
+        """Group parameters by whether they decay, if any do, and keep their zeros.
+
+        A limit of the norm joins all, and there is no group.
+        """
         # Who writes another update in a subclass may join numbers.
-        if self.spec.clip_norm is not None or not self.fusible:
+        if self.spec.clip_norm is not None or type(self) is not Update:
             return ()
         any_decay = bool(self.spec.weight_decay or self.spec.l2)
-        decaying = [any_decay and self.decays[name] for name in names]
-        groups = (tuple(compress(names, wanted)) for wanted in (decaying, map(not_, decaying)))
-        return tuple(group for group in groups if group)
+        groups: dict[tuple[bool, bool], list[str]] = {}
+        for name in names:
+            groups.setdefault((any_decay and self.decays[name], name in self.sparse), []).append(name)
+        return tuple(tuple(groups[key]) for key in sorted(groups, reverse=True))
 
     def update(
         self,
@@ -80,12 +85,15 @@ class Update:
             step, state = self.rule.step(xp, gradients[name], state, scalars)
             if self.spec.weight_decay and self.decays[name]:
                 step = step - decay * parameter
-            new_parameters[name] = parameter + step
+            # 1 where the weight is not zero, else 0.
+            kept = xp.abs(xp.sign(parameter)) if name in self.sparse else None
+            new_parameters[name] = parameter + step if kept is None else (parameter + step) * kept
             for slot, value in zip(self.rule.slots, state, strict=True):
                 new_slots[slot][name] = value
             if self.spec.ema is not None:
                 average = slots[AVERAGE][name]
-                new_slots[AVERAGE][name] = self.spec.ema * average + (1.0 - self.spec.ema) * new_parameters[name]
+                average = self.spec.ema * average + (1.0 - self.spec.ema) * new_parameters[name]
+                new_slots[AVERAGE][name] = average if kept is None else average * kept
         return new_parameters, new_slots
 
     def limited(
