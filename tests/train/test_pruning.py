@@ -7,7 +7,6 @@ import pytest
 
 from unitrain.spec.errors import InputError
 from unitrain.spec.pruning import PruningSpec
-from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.fit import fit, resume
 from unitrain.train.pruning import Pruner
 from unitrain.weights.store import load_tensors
@@ -73,7 +72,7 @@ def test_a_run_that_goes_on_is_the_same_run(recipe, tmp_path):
     assert parted.end.reason == "step limit"
     resume(parted.folder.path, overrides=["training.max_steps=null"])
     again = fit(recipe, out=tmp_path / "again", overrides=limited)
-    one, two = (Checkpoint.load(run.folder.last).weights for run in (parted, again))
+    one, two = (run.folder.checkpoints.newest().weights for run in (parted, again))
     assert all(np.array_equal(one[name], two[name]) for name in one)
     assert zeros(load_tensors(whole.folder.weights)) == {"hidden": 0.75, "species": 0.75}
 
