@@ -99,7 +99,7 @@ def compare(comparison: Comparison, rounds: int) -> Iterator[Row]:
     """Time ours and theirs turn by turn, after one run of each that is not counted."""
     import numpy as np
 
-    from unitrain.bench.timing import Contender, measure
+    from unitrain.timing import Contender, measure
 
     made = {"ours": comparison.make(), **{name: peer.make() for name, peer in comparison.peers.items()}}
     contenders = [Contender(name, run, comparison.wait) for name, run in made.items()]

@@ -19,10 +19,10 @@ from unitrain.bench.results import Case, Ceilings, Report, Row, Work, read_repor
 from unitrain.bench.runner import Conditions, Entry, Experiment, Right, error_of, judge, run_experiment
 from unitrain.bench.session import Options, bench
 from unitrain.bench.sides import Side, choose_sides
-from unitrain.bench.timing import TWIN, Interval
 from unitrain.bench.training import experiments as training_experiments
 from unitrain.bench.why import why
 from unitrain.spec.errors import InputError
+from unitrain.timing import TWIN, Interval
 
 FAST = Conditions(rounds=5, sample_seconds=0.0, case_seconds=0.0)
 NUMPY = Side(load_backend("numpy"), load_toolkit("numpy"), "cpu")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitrain.bench import machine
+from unitrain import machine
+from unitrain.bench import machine as ceilings
 from unitrain.bench.session import measure_ceilings
 from unitrain.bench.sides import choose_sides
 
@@ -41,18 +42,18 @@ def test_bandwidth_counts_what_is_read_and_written(monkeypatch):
         done.append("call")
         return 1.0
 
-    monkeypatch.setattr(machine, "best_of", one_second)
+    monkeypatch.setattr(ceilings, "best_of", one_second)
     # Copy moves two arrays, add and triad three: of 1000 float32 in one second 12,000 bytes.
-    assert machine.memory_bandwidth(2, size=1000) == 3 * 4 * 1000
+    assert ceilings.memory_bandwidth(2, size=1000) == 3 * 4 * 1000
     assert len(done) == 3
 
 
 def test_best_of_is_the_shortest():
-    assert 0.0 < machine.best_of(lambda: None, lambda: None, 0.0) < 1.0
+    assert 0.0 < ceilings.best_of(lambda: None, lambda: None, 0.0) < 1.0
 
 
 def test_ceilings_are_those_of_the_side_that_is_best(monkeypatch):
-    monkeypatch.setattr(machine, "memory_bandwidth", lambda *_: 7e9)
+    monkeypatch.setattr(ceilings, "memory_bandwidth", lambda *_: 7e9)
     sides = choose_sides(["numpy", "onnx"], ["cpu"], 1).by_device["cpu"]
     found = measure_ceilings(sides, "cpu", 1, quick=True)
     assert found.bandwidth == 7e9

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unitrain.bench.timing import (
+from unitrain.timing import (
     FEWEST_ROUNDS,
     Contender,
     Interval,

@@ -13,8 +13,8 @@ from unitrain.bench.models import find_model
 from unitrain.bench.results import Case, Row, Work
 from unitrain.bench.runner import Conditions, judge
 from unitrain.bench.sides import Side
-from unitrain.bench.timing import TWIN, draw_orders
 from unitrain.spec.recipe import Recipe
+from unitrain.timing import TWIN, draw_orders
 from unitrain.train.events import EpochDone, Observer
 from unitrain.train.recipe import LoadedRecipe, check_recipe
 from unitrain.train.run import Run

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from unitrain.bench.results import read_report
-from unitrain.bench.timing import Interval, claim
 from unitrain.spec.errors import InputError
+from unitrain.timing import Interval, claim
 
 Plain = Mapping[str, Any]
 

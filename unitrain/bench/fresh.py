@@ -63,8 +63,8 @@ def main() -> None:
 def _measure(request: dict[str, Any]) -> int | None:
     from unitrain.backends import load_backend
     from unitrain.backends.toolkit import load_toolkit
-    from unitrain.bench.machine import peak_memory, reset_peak_memory
     from unitrain.bench.training import experiment
+    from unitrain.machine import peak_memory, reset_peak_memory
 
     side = Side(load_backend(request["backend"]), load_toolkit(request["backend"]), request["device"])
     side.toolkit.prepare(request["threads"])

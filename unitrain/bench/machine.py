@@ -1,91 +1,14 @@
-"""The machine: what it is called, and what it can do at best."""
+"""What a machine can do at best."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from unitrain.machine import cpu_line, processors
-
-
-def describe() -> dict[str, Any]:
-    """Return what the machine is called: processor, processors, memory, caches, system, BLAS, and how busy it is."""
-    described: dict[str, Any] = {
-        "processor": cpu_line("model name") or platform.processor() or platform.machine(),
-        "processors": processors(),
-        "system": platform.platform(),
-        "memory": _memory(),
-        "caches": _caches(),
-        "blas": _blas(),
-    }
-    if hasattr(os, "getloadavg"):
-        described["load"] = round(os.getloadavg()[0], 2)
-    return {key: value for key, value in described.items() if value}
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
-
-
-def _caches() -> dict[str, str]:
-    found = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        except OSError:
-            continue
-        found[f"L{level}{'' if kind == 'Unified' else kind[0].lower()}"] = size
-    return found
-
-
-def _blas() -> str:
-    import numpy as np  # noqa: F401  # its BLAS is asked for
-    from threadpoolctl import threadpool_info
-
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return ", ".join(
-        f"{pool['internal_api']} {pool.get('version') or ''} {pool.get('architecture') or ''}".strip() for pool in pools
-    )
-
-
-def reset_peak_memory() -> int | None:
-    """Start a new peak of the process' memory; return what it holds now, in bytes, or None where that is not told.
-
-    Linux keeps the peak of the resident set, and starts anew when 5 is written to ``clear_refs`` (proc(5)). What the C
-    library has kept of freed memory is given back first, or what is allocated next would not show.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
-    if trim is not None:
-        trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return _status("VmRSS:")
-
-
-def peak_memory() -> int | None:
-    """Return the peak of the process' memory since `reset_peak_memory`, in bytes."""
-    return _status("VmHWM:")
-
-
-def _status(label: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(label)), None)
+from unitrain.machine import caches
 
 
 def best_of(call: Callable[[], Any], wait: Callable[[], None], seconds: float, fewest: int = 3) -> float:
@@ -145,6 +68,6 @@ def memory_bandwidth(threads: int, seconds: float = 0.4, size: int | None = None
 
 def _stream_size() -> int:
     """Return the length of float32 arrays that hold four times the last cache: 16 MiB to 256 MiB."""
-    last = list(_caches().values())[-1:] or ["16384K"]
+    last = list(caches().values())[-1:] or ["16384K"]
     kilobytes = int(last[0].rstrip("KM") or 0) * (1024 if last[0].endswith("M") else 1)
     return min(max(4 * kilobytes * 1024, 16 << 20), 256 << 20) // 4

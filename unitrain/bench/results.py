@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unitrain.bench.timing import Interval
 from unitrain.spec.errors import InputError
+from unitrain.timing import Interval
 
 FORMAT = 1
 

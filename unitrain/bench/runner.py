@@ -11,11 +11,11 @@ import numpy as np
 
 from unitrain.backends.contract import Arrays
 from unitrain.backends.toolkit import Call
-from unitrain.bench.machine import peak_memory, reset_peak_memory
 from unitrain.bench.results import Case, Ceilings, Point, Row, Work
 from unitrain.bench.sides import Side, Tell
-from unitrain.bench.timing import TWIN, Contender, Interval, claim, measure, median_interval, noise_band, ratio_interval
+from unitrain.machine import peak_memory, reset_peak_memory
 from unitrain.spec.errors import InputError
+from unitrain.timing import TWIN, Contender, Interval, claim, measure, median_interval, noise_band, ratio_interval
 from unitrain.weights.random import stream
 
 

@@ -15,6 +15,7 @@ from unitrain.bench.results import Case, Ceilings, Report
 from unitrain.bench.runner import Conditions, Experiment, run_experiment
 from unitrain.bench.sides import Side, Sides
 from unitrain.bench.why import why
+from unitrain.machine import describe
 from unitrain.spec.errors import InputError
 
 # Does one case under given conditions.
@@ -68,7 +69,7 @@ def bench(
 def _bench(sides: Sides, options: Options, conditions: Conditions, done: Callable[[Case], None]) -> Report:
     report = Report(
         list(options.parts),
-        machine.describe(),
+        describe(),
         versions(sides.names),
         dict(sides.threads),
         conditions.seed,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,13 @@ class Samples:
         Contender to seconds a call, one number a round: float64 ``[rounds]``, all of the same length.
     calls
         Contender to how many calls each of these numbers is the mean of.
+    each
+        Contender to the seconds of every call, ``[rounds * calls]``, where that was asked for.
     """
 
     seconds: Mapping[str, Seconds]
     calls: Mapping[str, int]
+    each: Mapping[str, Seconds] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -79,6 +82,8 @@ def measure(
     generator: np.random.Generator,
     sample_seconds: float = 0.01,
     budget: float = float("inf"),
+    each: bool = False,
+    after_round: Callable[[int], None] = lambda done: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Samples:
     """Time contenders against one another; each must have run before, so that nothing is traced or compiled here.
@@ -93,6 +98,10 @@ def measure(
         A sample holds as many calls as this takes, one at least.
     budget
         Seconds after which no further round begins.
+    each
+        Keep the time of every call, which contenders that return before they are done cannot have.
+    after_round
+        Told how many rounds are done.
     clock
         Tells the time in seconds.
     """
@@ -102,6 +111,7 @@ def measure(
     lone = {name: min(lone[name], _sample(one, 1, clock)) for name, one in by_name.items()}
     calls = {name: max(1, int(sample_seconds / max(seconds, 1e-7))) for name, seconds in lone.items()}
     found: dict[str, list[float]] = {name: [] for name in by_name}
+    every: dict[str, list[float]] = {name: [] for name in by_name if each}
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle of a sample would fall on whoever happens to run
     try:
@@ -113,16 +123,26 @@ def measure(
                 if lone[name] < _SHORT:
                     by_name[name].run()
                     by_name[name].wait()
-                found[name].append(_sample(by_name[name], calls[name], clock))
+                found[name].append(_sample(by_name[name], calls[name], clock, every.get(name)))
+            after_round(number + 1)
     finally:
         if collecting:
             gc.enable()
-    return Samples({name: np.array(values) for name, values in found.items()}, calls)
+    seconds, all_calls = ({name: np.array(values) for name, values in kept.items()} for kept in (found, every))
+    return Samples(seconds, calls, all_calls)
 
 
-def _sample(contender: Contender, calls: int, clock: Callable[[], float]) -> float:
+def _sample(contender: Contender, calls: int, clock: Callable[[], float], every: list[float] | None = None) -> float:
     run = contender.run
     start = clock()
+    if every is not None:
+        before = start
+        for _ in range(calls):
+            run()
+            after = clock()
+            every.append(after - before)
+            before = after
+        return (before - start) / calls
     for _ in range(calls):
         run()
     contender.wait()
