@@ -44,6 +44,7 @@ class Verbs(LazyGroup):
         "tune": _verb("tune", "Time the forms in which a backend can train a recipe."),
         "verify": _verb("verify", "Show that all backends compute the same, or what differs."),
         "bench": _verb("bench", "Time the backends: operations, gradients, training, inference."),
+        "study": _verb("study", "Measure quantised and pruned variants of a model side by side."),
         "summary": _verb("summary", "Show the layers of a model: shapes, parameters, cost."),
         "schema": _verb("schema", "Write the JSON Schema with which editors complete and check."),
         "doctor": _verb("doctor", "Show what is installed: versions, devices, threads, data sets."),

@@ -67,7 +67,7 @@ def find_leaks(splits: Mapping[str, Split], raws: Mapping[str, Raw]) -> tuple[Le
     raws
         The same samples as read, to name them.
     """
-    digests = {part: _digests(split) for part, split in splits.items()}
+    digests = {part: sample_digests(split.inputs) for part, split in splits.items()}
     first_seen = {
         part: {digest: sample for sample, digest in reversed(list(enumerate(found)))} for part, found in digests.items()
     }
@@ -101,12 +101,15 @@ def _describe(
     return Leak(earlier, later, len(pairs), int(same.sum()), examples)
 
 
-def _digests(split: Split) -> list[bytes]:
-    """Return 16 bytes for each sample, equal for equal inputs."""
-    arrays = [np.ascontiguousarray(values) for values in split.inputs.values()]
+def sample_digests(inputs: Mapping[str, Any]) -> list[bytes]:
+    """Return 16 bytes for each sample, equal for equal inputs ``[n, ...]``."""
+    arrays = [np.ascontiguousarray(values) for values in inputs.values()]
     # Adding zero turns -0.0 into 0.0: equal numbers get equal bytes.
-    rows = [(values + values.dtype.type(0)).reshape(len(values), -1) for values in arrays]
+    rows = [
+        (values if values.dtype == bool else values + values.dtype.type(0)).reshape(len(values), -1)
+        for values in arrays
+    ]
     return [
         hashlib.blake2b(b"".join(row[sample].tobytes() for row in rows), digest_size=16).digest()
-        for sample in range(len(split))
+        for sample in range(len(arrays[0]))
     ]

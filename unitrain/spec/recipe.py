@@ -17,6 +17,7 @@ from unitrain.spec.model import ModelSpec
 from unitrain.spec.optimizers import Optimizer
 from unitrain.spec.pruning import DistillationSpec, PruningSpec
 from unitrain.spec.schedules import Schedule
+from unitrain.spec.study import StudySpec
 from unitrain.spec.training import TrainingSpec
 
 
@@ -125,6 +126,8 @@ class Recipe(Spec):
         Which form of the program trains: the backend's standard one, or the fastest of those it has.
     tracking
         Also write events for ``tensorboard``.
+    study
+        What ``unitrain study`` compares of the trained model.
     """
 
     name: str = "run"
@@ -145,3 +148,4 @@ class Recipe(Spec):
     deterministic: bool = False
     execution: ExecutionSpec = ExecutionSpec()
     tracking: tuple[Literal["tensorboard"], ...] = ()
+    study: StudySpec = StudySpec()

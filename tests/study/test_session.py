@@ -1,0 +1,117 @@
+"""A study from the command line: what is measured, what it is held to, what goes into the folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from unitrain.cli.main import main
+from unitrain.train.inference import TrainedRun
+from unitrain.train.session import prepare_data
+
+NAMES = "int8,int8-tensor,int8-entropy,int8-dynamic,fp16,int8-weights,fp32-none"
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "study"
+    with pytest.raises(SystemExit) as caught:
+        main(["study", str(run), "--variants", NAMES, "--out", str(out)])
+    assert not caught.value.code
+    return out
+
+
+@pytest.fixture(scope="module")
+def study(folder) -> dict:
+    return json.loads((folder / "study.json").read_text())
+
+
+def row(study, name) -> dict:
+    return next(item for item in study["rows"] if item["name"] == name)
+
+
+def test_every_variant_comes_through(study):
+    assert [item["name"] for item in study["rows"]] == [
+        "fp32",
+        "fp32-none",
+        "int8",
+        "int8-tensor",
+        "int8-entropy",
+        "int8-dynamic",
+        "fp16",
+        "int8-weights",
+    ]
+    assert [item["failure"] for item in study["rows"] if item["failure"]] == []
+    assert row(study, "int8")["coverage"] == "3/3"
+    assert row(study, "int8-dynamic")["coverage"] == "1/3"
+
+
+def test_the_accuracy_is_that_of_the_run(study, run):
+    trained = TrainedRun.open(run, backend="numpy")
+    samples, values = trained.evaluate("test")
+    fp32 = row(study, "fp32")
+    assert study["splits"]["counts"]["test"] == samples
+    assert fp32["test"]["value"]["value"] == pytest.approx(values["accuracy"])
+    assert fp32["test"]["verdict"] is None
+    assert row(study, "fp32-none")["test"]["agreement"] == 1.0
+
+
+def test_the_file_beside_it_gives_the_accuracy_that_is_told(study, folder, run):
+    trained = TrainedRun.open(run, backend="numpy")
+    test = prepare_data(trained.loaded, trained.preprocessing).test
+    session = onnxruntime.InferenceSession(str(folder / "int8.onnx"), providers=["CPUExecutionProvider"])
+    logits = session.run(None, dict(test.inputs))[0]
+    right = logits.argmax(axis=1) == test.targets["digit"]
+    assert row(study, "int8")["test"]["value"]["value"] == pytest.approx(right.mean())
+    digest = hashlib.sha256((folder / "int8.onnx").read_bytes()).hexdigest()
+    assert row(study, "int8")["sha256"] == digest
+
+
+def test_sizes_and_work_are_counted(study, folder):
+    fp32 = row(study, "fp32")
+    # conv1 8*8 places, 3*3*1 -> 8; conv2 3*3 places, 3*3*8 -> 16; digit 144 -> 10.
+    assert fp32["size"]["macs"] == 64 * 72 + 9 * 72 * 16 + 144 * 10
+    assert fp32["size"]["file"] == (folder / "fp32.onnx").stat().st_size
+    assert row(study, "int8")["size"]["file"] < fp32["size"]["file"]
+    assert fp32["load_seconds"] > 0
+    assert fp32["cpu_seconds"] > 0
+
+
+def test_latency_is_told_with_its_noise(study):
+    assert set(study["bands"]) == {"single stream", "offline"}
+    assert all(band >= 1.0 for band in study["bands"].values())
+    for item in study["rows"]:
+        assert {latency["batch"] for latency in item["latency"].values()} == {1, 4}
+        for latency in item["latency"].values():
+            ratio = latency["ratio"]
+            assert latency["p50"] > 0
+            if item["name"] == "fp32":
+                assert ratio is None
+            else:
+                assert ratio["low"] <= ratio["value"] <= ratio["high"]
+
+
+def test_the_splits_are_told(study):
+    counts = study["splits"]["counts"]
+    assert counts["calibration"] == 64
+    assert counts["calibration"] + counts["selection"] == 360
+    assert len(set(study["splits"]["hashes"].values())) == 4
+
+
+def test_the_csv_has_the_same_numbers(study, folder):
+    with (folder / "study.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [item["name"] for item in rows] == [item["name"] for item in study["rows"]]
+    assert float(rows[2]["test.value.value"]) == row(study, "int8")["test"]["value"]["value"]
+    assert np.isclose(float(rows[2]["latency.offline.p50"]), row(study, "int8")["latency"]["offline"]["p50"])
+
+
+def test_the_recommendation_is_one_of_the_rows(study):
+    assert study["recommended"] in {item["name"] for item in study["rows"]}
+    assert study["recommended"] in study["recommendation"]

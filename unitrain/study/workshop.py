@@ -1,0 +1,119 @@
+"""What variants are made from: float models, prepared once, calibration samples, and ranges found once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unitrain.backends.onnx.anatomy import Model
+from unitrain.backends.onnx.deployed import Level
+from unitrain.backends.onnx.posttraining import Static, static_int8
+from unitrain.backends.onnx.repair import Repaired, repair
+from unitrain.spec.errors import InputError
+from unitrain.spec.study import StudySpec
+from unitrain.study.results import Sensitivity
+from unitrain.study.splits import Samples
+from unitrain.study.subject import Array, Subject
+
+if TYPE_CHECKING:
+    from unitrain.train.inference import TrainedRun
+
+# Samples that go through the calibrated model at a time.
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Built:
+    """A variant that was made.
+
+    Parameters
+    ----------
+    model
+        The file's content.
+    level
+        How far onnxruntime may rewrite it.
+    source
+        The float model it was made from: the key of `Workshop.floats`.
+    notes
+        What was done.
+    """
+
+    model: Model
+    level: Level = "all"
+    source: str = "float"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Workshop:
+    """Shared by all variants of a study.
+
+    Parameters
+    ----------
+    subject
+        What is studied.
+    options
+        Settings of the study.
+    seed
+        Keys what is drawn.
+    tell
+        Told what is being done.
+    floats
+        Float models by name: ``float`` is the subject's own, others are pruned ones.
+    """
+
+    subject: Subject
+    options: StudySpec
+    seed: int = 0
+    tell: Callable[[str], None] = lambda message: None
+    floats: dict[str, Model] = field(default_factory=dict)
+    sensitivity: list[Sensitivity] = field(default_factory=list)
+    _repaired: dict[str, Repaired] = field(default_factory=dict)
+    _folder: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
+
+    def __post_init__(self) -> None:
+        self.floats["float"] = self.subject.model
+
+    @property
+    def trained(self) -> TrainedRun:
+        """The run whose graph can be rewritten. Raises `InputError` where an ONNX file is studied."""
+        if self.subject.trained is None:
+            raise InputError("it rewrites the graph of a trained run, and this is an ONNX file")
+        return self.subject.trained
+
+    def float_model(self, name: str, make: Callable[[], Model]) -> str:
+        """Keep a further float model, made once; return its name."""
+        if name not in self.floats:
+            self.floats[name] = make()
+        return name
+
+    def prepared(self, source: str = "float") -> Repaired:
+        """Return a float model in the form that quantisers read, with what was done to it."""
+        if source not in self._repaired:
+            self._repaired[source] = repair(self.floats[source])
+        return self._repaired[source]
+
+    def static(self, options: Static, source: str = "float") -> Built:
+        """Quantise a float model with ranges of the calibration samples, which are found once for each method."""
+        prepared = self.prepared(source)
+        whole = _equal_batches(self.subject.samples.calibration, self.subject.fixed_batch)
+        ranges = Path(self._folder.name) / f"{source}-{options.calibration}.json"
+        model = static_int8(prepared.model, whole, options, ranges)
+        return Built(model, source=source, notes=prepared.notes)
+
+    def close(self) -> None:
+        """Throw away what was kept in files."""
+        self._folder.cleanup()
+
+
+def _equal_batches(samples: Samples, fixed: int | None) -> list[dict[str, Array]]:
+    """Cut samples into batches of one size, as histograms of activations need; at most one a batch is left out."""
+    size = fixed or len(samples) // -(-len(samples) // _BATCH)
+    if len(samples) < size:
+        samples = samples.take(np.arange(size) % len(samples))
+    return samples.take(np.arange(len(samples) // size * size)).batches(size)
