@@ -19,6 +19,18 @@ Argument = int | float | bool | str | list[int] | list[float] | list[str]
 
 REFERENCE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^{}]{1,200})\})\Z")
 _LARGEST = 10**12
+_LARGEST_EXPONENT = 64
+
+
+def _power(base: float, exponent: float) -> Any:
+    """Raise to a power of ordinary size. Raises `TypeError` where the result is none."""
+    if abs(exponent) > _LARGEST_EXPONENT:
+        raise TypeError(f"an exponent of more than {_LARGEST_EXPONENT}")
+    result = base**exponent
+    if isinstance(result, complex) or abs(result) > _LARGEST:
+        raise TypeError("a power that is no number of ordinary size")
+    return result
+
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -27,6 +39,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
+    ast.Pow: _power,
 }
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
@@ -97,9 +110,9 @@ def evaluate(text: str, arguments: Mapping[str, Any]) -> Any:
         return _compute(tree.body, arguments, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(
-            "not an expression", found=text, allowed="names, numbers, + - * / // %, a if b else c"
+            "not an expression", found=text, allowed="names, numbers, + - * / // % **, comparisons, a if b else c"
         ) from None
-    except (TypeError, ZeroDivisionError) as error:
+    except (TypeError, ZeroDivisionError, OverflowError) as error:
         raise InputError(f"cannot be computed: {error}", found=text) from None
 
 
@@ -135,5 +148,5 @@ def _compute(node: ast.expr, arguments: Mapping[str, Any], text: str) -> Any:
         chosen = node.body if _compute(node.test, arguments, text) else node.orelse
         return _compute(chosen, arguments, text)
     raise InputError(
-        "not an expression", found=text, allowed="names, numbers, + - * / // %, comparisons, a if b else c"
+        "not an expression", found=text, allowed="names, numbers, + - * / // % **, comparisons, a if b else c"
     )
