@@ -40,6 +40,7 @@ class Verbs(LazyGroup):
         "predict": _verb("predict", "Apply a trained run to new data."),
         "runs": _verb("runs", "List runs, compare two, remove some."),
         "export": _verb("export", "Write a run or model for ONNX, torch, Keras or TensorFlow."),
+        "prune": _verb("prune", "Make the model of a run smaller: channels, weights, batch norm."),
         "check": _verb("check", "Check models and recipes without training."),
         "tune": _verb("tune", "Time the forms in which a backend can train a recipe."),
         "verify": _verb("verify", "Show that all backends compute the same, or what differs."),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unitrain.backends.contract import Arrays
+from unitrain.data.preprocess import Preprocessing
 from unitrain.spans import IMPORTING, span
 from unitrain.spec.errors import InputError
 from unitrain.spec.execution import ExecutionSpec
@@ -19,7 +21,7 @@ from unitrain.train.run_folder import RunFolder, describe_environment
 from unitrain.train.session import Place, count_samples, settings
 from unitrain.train.tuning import Choice, try_all
 from unitrain.train.tuning_cache import KnownTrials
-from unitrain.weights.store import write_text
+from unitrain.weights.store import save_tensors, write_text
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def fit(
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     observers: Sequence[Observer] = (),
+    initial: Arrays | None = None,
 ) -> FitResult:
     """Train a recipe and leave a run folder.
 
@@ -53,6 +56,8 @@ def fit(
         ``field.path=value`` settings, when ``recipe`` is a file.
     observers
         Told of the run's progress.
+    initial
+        What training starts from, in the place of the recipe's ``initial_weights``; kept in the run folder.
 
     Raises
     ------
@@ -63,12 +68,15 @@ def fit(
         loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
     with span(IMPORTING):
         place = Place.choose(loaded, backend, device, training=True)
-    run = Run.assemble(loaded, place, observers=observers)
+    run = Run.assemble(loaded, place, initial=initial, observers=observers)
     with span("write description"):
         folder = RunFolder.create(None if out is None else Path(out), loaded.recipe.name, place.backend.name)
     with folder.locked():
         with span("write description"):
-            write_description(folder, run)
+            if initial is not None:
+                run.loaded = starting_from(folder.initial, initial, loaded)
+            prepared = run.prepared
+            write_description(folder, run.loaded, place, prepared.preprocessing, run.execution, prepared.report.lines())
         return FitResult(folder, run.train(folder))
 
 
@@ -202,24 +210,36 @@ def load_run(folder: RunFolder, overrides: Sequence[str] = ()) -> LoadedRecipe:
     return replace(loaded, folder=origin)
 
 
-def write_description(folder: RunFolder, run: Run) -> None:
+def starting_from(path: Path, weights: Arrays, loaded: LoadedRecipe) -> LoadedRecipe:
+    """Write weights, and let a recipe start from them."""
+    save_tensors(path, weights, {"format": "unitrain canonical weights"})
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"initial_weights": str(path.resolve())}))
+
+
+def write_description(
+    folder: RunFolder,
+    loaded: LoadedRecipe,
+    place: Place,
+    preprocessing: Preprocessing,
+    execution: str | None = None,
+    data: Sequence[str] = (),
+) -> None:
     """Write what is known before the first step: recipe, model, preprocessing, environment."""
-    loaded = run.loaded
     recipe = loaded.recipe.model_copy(
-        update={"model": ModelReference(file=folder.model.name), "backend": run.place.backend.name}
+        update={"model": ModelReference(file=folder.model.name), "backend": place.backend.name}
     )
     write_text(folder.model, loaded.model.to_yaml())
-    folder.write_json(folder.preprocessing, run.prepared.preprocessing.to_plain())
+    folder.write_json(folder.preprocessing, preprocessing.to_plain())
     folder.write_json(
         folder.environment,
         describe_environment(
-            backend=run.place.backend.name,
-            device=run.place.device,
-            execution=run.execution,
+            backend=place.backend.name,
+            device=place.device,
+            execution=execution,
             seed=loaded.recipe.seed,
             deterministic=loaded.recipe.deterministic,
             recipe_folder=str(loaded.folder.resolve()),
-            data=run.prepared.report.lines(),
+            data=list(data),
         ),
     )
     # Last: what has a recipe is a run, which can be gone on with.

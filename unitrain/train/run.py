@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from unitrain.backends.contract import Program
+from unitrain.backends.contract import Arrays, Program
 from unitrain.data.prepared import Prepared
 from unitrain.graph.graph import Graph
 from unitrain.spans import active, span
@@ -72,11 +72,12 @@ class Run:
         *,
         checkpoint: Checkpoint | None = None,
         execution: ExecutionSpec | None = None,
+        initial: Arrays | None = None,
         observers: Sequence[Observer] = (),
     ) -> Run:
         """Read the data, compile the program, and take up a checkpoint if there is one.
 
-        ``execution`` stands in the place of the recipe's.
+        ``execution`` and ``initial``, weights to start from, stand in the place of the recipe's.
         """
         recipe, graph = loaded.recipe, loaded.graph
         with span("prepare data"):
@@ -91,7 +92,7 @@ class Run:
             raise loaded.locate(error) from None
         if checkpoint is not None:
             _check_checkpoint(graph, update, checkpoint)
-        weights = starting_weights(loaded) if checkpoint is None else checkpoint.weights
+        weights = checkpoint.weights if checkpoint is not None else initial or starting_weights(loaded)
         chosen, rule = settings(loaded, place), measures.rule(update)
         spec = recipe.training
         batches = Batches(len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed)

@@ -120,6 +120,11 @@ class RunFolder:
         return self.path / "weights.safetensors"
 
     @property
+    def initial(self) -> Path:
+        """Weights that training started from, where they came with the run."""
+        return self.path / "initial.safetensors"
+
+    @property
     def checkpoints(self) -> Checkpoints:
         """Where the run stood: the last times, and when it was best."""
         return Checkpoints(self.path / "checkpoints")
