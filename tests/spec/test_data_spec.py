@@ -31,6 +31,7 @@ invalid_image: skip
 augment: [flip, {type: crop, padding: 2, mode: reflect}, {type: shift, width: 3}, {type: cutout, size: 4}]
 limit: 100
 stream: never
+workers: 2
 """
 
 

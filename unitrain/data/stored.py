@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unitrain.data.decode import Channels, decode
 from unitrain.data.encoders import CategoryEncoder, PixelEncoder
 from unitrain.data.files import find_file, find_folder
 from unitrain.data.preprocess import Preprocessing
@@ -129,13 +130,13 @@ def _read_images(state: Preprocessing, path: Path) -> tuple[Raw, list[str]]:
             allowed=f"a table with {', '.join(state.feature_encoders())}",
         )
     encoder = encoders[0]
-    channels: image_folder.Channels = "grayscale" if len(encoder.mean) == 1 else "rgb"
+    channels: Channels = "grayscale" if len(encoder.mean) == 1 else "rgb"
     size = (encoder.height, encoder.width)
     notes = [f"images of another size are resized to {size[0]} x {size[1]}, {channels}"]
     if path.is_dir():
-        raw, skipped = image_folder.folder_raw(path, channels, size, "error")
+        raw, skipped = image_folder.folder_raw(path, image_folder.Reading(channels, size, "auto"), "error")
         return _renamed(state, raw), notes + skipped
-    pixels = image_folder.decode(path, channels, size)[None]
+    pixels = decode(path, channels, size)[None]
     raw = Raw({"image": pixels}, {}, Origin(str(path), files=(str(path),)), np.arange(1))
     return _renamed(state, raw), notes
 

@@ -189,7 +189,11 @@ class DataSpec(Spec):
         Use this many training samples only, the classes in proportion.
     stream
         Leave inputs in their files and read each batch when it is due: ``auto`` does so where preparing them in
-        memory would take more than half of what is available. For npy files and npz files that are not compressed.
+        memory would take more than half of what is available. For npy files, npz files that are not compressed, and
+        image folders.
+    workers
+        Processes that decode the images of a folder; by default as many as there are processors (at most 8) where
+        images stream, else none: the run decodes them itself.
     """
 
     source: NamedSource
@@ -206,6 +210,7 @@ class DataSpec(Spec):
     augment: tuple[NamedAugmentation, ...] = ()
     limit: PositiveInt | None = None
     stream: Literal["auto", "always", "never"] = "auto"
+    workers: NonNegativeInt | None = None
 
     @model_validator(mode="after")
     def _one_group(self) -> DataSpec:

@@ -6,6 +6,7 @@ weights may be as far from the same steps in float64 as the standard form's are,
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ LONG = 60.0
 WORTH = 0.97
 """The share of the standard form's time that another must stay below: less is within the noise."""
 _BATCHES = 16
+# Every form that is tried holds a copy of the sample, in float64 one of twice the size.
+_SAMPLE_BYTES = 8 * 2**20
 _ROUND = 0.02
 
 
@@ -156,8 +159,11 @@ class Tuner:
 
     @cached_property
     def _sample(self) -> Batchable:
-        """Some whole batches of the first epoch, or all there is."""
-        rows = np.sort(self.batches.order(0)[: _BATCHES * self.batches.batch_size])
+        """Some whole batches of the first epoch, no more than need be of large ones, or all there is."""
+        arrays = [*self.data.inputs.values(), *self.data.targets.values()]
+        of_sample = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in arrays)
+        batches = min(_BATCHES, max(1, _SAMPLE_BYTES // max(1, of_sample * self.batches.batch_size)))
+        rows = np.sort(self.batches.order(0)[: batches * self.batches.batch_size])
         return Batchable(
             {name: array[rows] for name, array in self.data.inputs.items()},
             {name: array[rows] for name, array in self.data.targets.items()},

@@ -24,14 +24,14 @@ def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
         return npz.read(source, folder, spec.group(), spec.stream), []
     if isinstance(source, Npy):
         return npy.read(source, folder, spec.stream), []
+    if isinstance(source, ImageFolder):
+        return image_folder.read(source, folder, spec)
     if spec.stream == "always":
         raise InputError(
             f"a source of type {source.type} does not stream",
             field=("stream",),
-            allowed="always for npy, and for npz that is not compressed",
+            allowed="always for npy, npz that is not compressed, and image_folder",
         )
-    if isinstance(source, ImageFolder):
-        return image_folder.read(source, folder, spec.invalid_image)
     if isinstance(source, Table):
         return table.read(source, folder, spec.group()), []
     if isinstance(source, Idx):

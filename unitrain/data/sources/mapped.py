@@ -15,7 +15,7 @@ from unitrain.data.sources.arrays import plain_values, read_header
 from unitrain.spec.errors import InputError
 
 # Bytes for each number of an input while it is prepared in memory: as read, drawn into parts, scaled, and the result.
-_BYTES_PIXEL, _BYTES_NUMBER = 10, 28
+BYTES_PIXEL, BYTES_NUMBER = 10, 28
 _SIGNATURE_BYTES = 30  # of a zip member's own header, before its name; see APPNOTE.TXT, 4.3.7
 
 
@@ -85,8 +85,7 @@ def should_stream(stream: str, inputs: Iterable[MappedFile]) -> bool:
         return stream == "always"
     arrays: list[Any] = [mapped.array for mapped in inputs]
     needed: int = sum(
-        array.size * (_BYTES_PIXEL if array.dtype == np.uint8 and array.ndim >= 3 else _BYTES_NUMBER)
-        for array in arrays
+        array.size * (BYTES_PIXEL if array.dtype == np.uint8 and array.ndim >= 3 else BYTES_NUMBER) for array in arrays
     )
     return needed > available_memory() // 2
 
