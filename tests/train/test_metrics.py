@@ -23,7 +23,7 @@ from unitrain.spec.errors import InputError
 from unitrain.spec.losses import BinaryCrossEntropy, CrossEntropy, KlDivergence, MeanSquaredError
 from unitrain.spec.recipe import OutputLoss
 from unitrain.train.binding import bind_metrics, metric_labels
-from unitrain.train.metrics import make_metric
+from unitrain.train.metrics import Units, make_metric
 
 Array = npt.NDArray[Any]
 Sample = tuple[Array, Array, Array | None]
@@ -268,7 +268,11 @@ STREAMS: list[specs.Metric] = [
     specs.Mse(),
     specs.Rmse(),
     specs.Mae(),
+    specs.Mape(),
+    specs.Smape(),
+    specs.Mase(),
 ]
+ERRORS = {specs.Mse, specs.Rmse, specs.Mae, specs.Mape, specs.Smape, specs.Mase}
 COUNTED: list[specs.Metric] = [
     specs.BalancedAccuracy(),
     specs.Precision(average="micro"),
@@ -276,6 +280,8 @@ COUNTED: list[specs.Metric] = [
     specs.F1(average="weighted"),
     specs.ConfusionMatrix(),
     specs.Auc(),
+    specs.Iou(),
+    specs.Dice(),
 ]
 
 
@@ -318,7 +324,7 @@ def _columns() -> list[tuple[str, Any, Callable[[Array], Any]]]:
 def test_sums_over_batches_are_the_whole(spec: specs.Metric, one_logit: bool, weighted: bool) -> None:
     """In float32, on every framework, with a short last batch."""
     rng = np.random.default_rng(2)
-    numeric = isinstance(spec, specs.Mse | specs.Rmse | specs.Mae)
+    numeric = type(spec) in ERRORS
     shape = (50, 1) if one_logit else (50, 4)
     prediction = (rng.integers(-4, 5, shape) / 4.0).astype(np.float32)
     target = rng.integers(0, 2 if one_logit else 4, shape if numeric else 50).astype(
@@ -358,7 +364,7 @@ def test_only_ratios_of_sums_stream() -> None:
 
 
 def test_what_is_better() -> None:
-    lower = {specs.Mse, specs.Rmse, specs.Mae, specs.Perplexity}
+    lower = {*ERRORS, specs.Perplexity}
     for spec in [*STREAMS, *COUNTED, specs.R2()]:
         assert make_metric(spec).higher_is_better is (type(spec) not in lower)
 
@@ -417,3 +423,60 @@ def test_of_probabilities_the_likeliest_class_is_the_target(spec: specs.Metric) 
             expected = plain.terms(NUMPY, logits, likeliest, weight)
             np.testing.assert_allclose([float(term) for term in found], expected, rtol=1e-14)
         assert bound.metric.finish(0.25) == 0.25
+
+
+@quick
+@given(sample=measured())
+def test_mape_is_sklearn_in_the_units_of_the_data(sample: Sample) -> None:
+    p, y, weight = sample
+    shift, scale = np.array([3.0, -1.0, 0.5]), np.array([2.0, 0.5, 10.0])
+    units = Units(tuple(shift), tuple(scale))
+    expected = sklearn.mean_absolute_percentage_error(y * scale + shift, p * scale + shift, sample_weight=weight)
+    assert make_metric(specs.Mape(), units=units).evaluate(p, y, weight) == pytest.approx(expected, rel=1e-9)
+    assert measure(specs.Mape(), sample) == pytest.approx(
+        sklearn.mean_absolute_percentage_error(y, p, sample_weight=weight), rel=1e-9
+    )
+
+
+def test_smape_by_hand() -> None:
+    """2*1/(3+2) = 0.4, opposite signs 2, both zero 0, one zero 2: the mean is 1.1."""
+    p, y = np.array([[2.0, -1.0, 0.0, 0.0]]), np.array([[3.0, 1.0, 0.0, 5.0]])
+    assert measure(specs.Smape(), (p, y, None)) == pytest.approx((0.4 + 2.0 + 0.0 + 2.0) / 4, rel=1e-12)
+
+
+def test_mase_scales_each_column_by_its_own_naive_error() -> None:
+    """Errors 1 and 2 in scaled targets are 2 and 20 in the data; the naive forecast is wrong by 4 and 5."""
+    units = Units(shift=(7.0, 7.0), scale=(2.0, 10.0), naive=(4.0, 5.0))
+    p, y = np.array([[[0.0, 0.0]]]), np.array([[[1.0, 2.0]]])
+    assert make_metric(specs.Mase(), units=units).evaluate(p, y, None) == pytest.approx((0.5 + 4.0) / 2, rel=1e-12)
+
+
+def test_mase_needs_a_series_that_changes() -> None:
+    with pytest.raises(InputError, match="mase is of a series"):
+        make_metric(specs.Mase(), units=Units())
+    with pytest.raises(InputError, match="never wrong in the training span"):
+        make_metric(specs.Mase(), units=Units(naive=(0.0,)))
+
+
+@quick
+@given(sample=classified())
+def test_iou_and_dice_of_the_classes_that_occur(sample: Sample) -> None:
+    logits, wanted, weight = sample
+    chosen = logits.argmax(axis=1)
+    occurring = sorted(set(wanted.tolist()) | set(chosen.tolist()))
+    for spec, reference in ((specs.Iou, sklearn.jaccard_score), (specs.Dice, sklearn.f1_score)):
+        each = reference(wanted, chosen, labels=occurring, average=None, sample_weight=weight, zero_division=0.0)
+        found = measure(spec(average="per_class"), sample)
+        assert [found[code] for code in occurring] == pytest.approx(each.tolist(), rel=1e-9)
+        assert all(math.isnan(value) for code, value in enumerate(found) if code not in occurring)
+        assert measure(spec(), sample) == pytest.approx(each.mean(), rel=1e-9)
+        micro = reference(wanted, chosen, labels=occurring, average="micro", sample_weight=weight)
+        assert measure(spec(average="micro"), sample) == pytest.approx(micro, rel=1e-9)
+
+
+def test_pixels_that_are_ignored_count_nothing_in_iou() -> None:
+    """Two pictures of 1 x 3 pixels, logits ``[2, 1, 3, 2]``: class 0 has 1 right of 2, class 1 has 2 of 3."""
+    logits = np.eye(2)[[[[0, 1, 1]], [[1, 0, 0]]]]
+    masks = np.array([[[0, 0, 1]], [[1, 255, 255]]])
+    assert measure(specs.Iou(average="per_class"), (logits, masks, None), 255) == pytest.approx([1 / 2, 2 / 3])
+    assert measure(specs.Accuracy(), (logits, masks, None), 255) == pytest.approx(3 / 4)

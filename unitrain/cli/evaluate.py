@@ -40,8 +40,10 @@ def evaluate(
     name = str(data) if data is not None else part
     typer.echo(f"{name}: {samples:,} samples on {trained.place.backend.name} ({trained.place.device})")
     typer.echo(show_values(values))
+    if "seasonal_naive" in values:
+        typer.echo(f"seasonal naive: {show_values(values['seasonal_naive'])}")
     for label, value in values.items():
         if isinstance(value, list):
             typer.echo(f"{label}:")
-            for row in value:
+            for row in value if isinstance(value[0], list) else [value]:
                 typer.echo("  " + " ".join(f"{cell:>6g}" for cell in row))

@@ -70,6 +70,8 @@ def show_end(event: RunEnd) -> str:
     for part, values in (("validation", event.validation), ("test", event.test)):
         if values:
             lines.append(f"{part}: {show_values(values)}")
+        if event.baseline.get(part):
+            lines.append(f"{part}, seasonal naive: {show_values(event.baseline[part])}")
     return "\n".join(lines)
 
 

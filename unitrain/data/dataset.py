@@ -25,13 +25,17 @@ class Split:
     weight
         Float32 ``[n]``, or None.
     rows
-        Position of each sample in the file it came from, from 0, int64 ``[n]``.
+        Position of each sample in the file it came from, from 0, int64 ``[n]``; of a sample of a series, that of the
+        last row it sees.
+    naive
+        Of a series: the seasonal naive forecast of each target that is a number, as ``targets``.
     """
 
     inputs: Mapping[str, Any]
     targets: Mapping[str, Array]
     weight: Array | None = None
     rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    naive: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

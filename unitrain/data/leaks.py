@@ -97,7 +97,10 @@ def _describe(
     for name, values in splits[later].targets.items():
         equal = splits[earlier].targets[name][here] == values[there]
         same &= equal.reshape(len(pairs), -1).all(axis=1)
-    examples = tuple((raws[earlier].name(a), raws[later].name(b)) for a, b in pairs[:_EXAMPLES])
+    examples = tuple(
+        (raws[earlier].origin.name(int(splits[earlier].rows[a])), raws[later].origin.name(int(splits[later].rows[b])))
+        for a, b in pairs[:_EXAMPLES]
+    )
     return Leak(earlier, later, len(pairs), int(same.sum()), examples)
 
 

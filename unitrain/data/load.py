@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.data import split
+from unitrain.data import split, windows
 from unitrain.data.augment import augmenter_for
 from unitrain.data.dataset import Split
 from unitrain.data.leaks import find_leaks
@@ -76,13 +76,15 @@ def prepare(
         parts = _divide(spec, parts, columns, tasks, generator("split"))
     notes += [*inferred, *_shared_groups(parts)]
     fitted = fit_targets(parts["train"], columns, tasks, spec) if stored is None else stored.targets
-    if spec.limit is not None and spec.limit < len(parts["train"]):
+    if spec.limit is not None and spec.window is not None:
+        parts["train"] = windows.latest(parts["train"], spec.window, spec.limit)
+    elif spec.limit is not None and spec.limit < len(parts["train"]):
         notes.append(f"limited to {spec.limit:,} of {len(parts['train']):,} training samples")
         classes = _classes(parts["train"], columns, tasks)
         parts["train"] = _limited(parts["train"], spec.limit, classes, generator("limit"))
     with span("preprocess data"):
         preprocessing, said = (stored, []) if stored else fit(parts["train"], spec, inputs, features, fitted)
-        splits = {part: preprocessing.apply(raw) for part, raw in parts.items()}
+        splits = {part: preprocessing.apply(raw, part=part) for part, raw in parts.items()}
     streams = any(raw.streams for raw in parts.values())
     if streams:
         notes.append(
@@ -161,7 +163,7 @@ def apply_stored(
             found=", ".join([*raw.features, *raw.targets]),
         )
     raw, dropped = preprocessing.without_missing(raw)
-    return Applied(preprocessing.apply(raw), raw.origin, (*notes, *dropped))
+    return Applied(preprocessing.apply(raw, ahead=not need_targets), raw.origin, (*notes, *dropped))
 
 
 def _tasks(
@@ -204,7 +206,12 @@ def _divide(
     """Draw the parts that the source lacks from its training part."""
     shares = split.fractions(spec.split, parts)
     raw = parts["train"]
-    if len(shares) > 1:
+    if len(shares) > 1 and spec.ordered():
+        if raw.group is not None:
+            raise InputError("ordered parts are not drawn, so a group has no meaning", field=("split", "ordered"))
+        drawn = split.in_order(len(raw), shares, spec.split.gap)
+        parts = {**parts, **{part: raw.take(index) for part, index in drawn.items()}}
+    elif len(shares) > 1:
         codes = _classes(raw, columns, tasks)
         if spec.split.stratified and codes is None:
             raise InputError(

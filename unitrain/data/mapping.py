@@ -8,7 +8,7 @@ from typing import Any
 from unitrain.data.raw import Raw
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import FieldPath, InputError, did_you_mean
-from unitrain.spec.sources import Npy, Npz, Table
+from unitrain.spec.sources import Npy, Npz, Series, Table
 
 
 def map_features(spec: DataSpec, raw: Raw, inputs: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -54,7 +54,7 @@ def map_targets(spec: DataSpec, raw: Raw, outputs: Sequence[str]) -> dict[str, t
     """
     source = spec.source
     stated: dict[str | None, tuple[str, ...]]
-    if isinstance(source, Table):
+    if isinstance(source, (Table, Series)):
         stated = source.target_columns()
     elif isinstance(source, Npy):
         stated = {output: (output,) for output in source.targets}

@@ -7,22 +7,24 @@ process, years later, applies exactly the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
+from unitrain.data import windows
 from unitrain.data.dataset import Split
 from unitrain.data.encoders import CategoryEncoder, Encoder
 from unitrain.data.fitting import fit_encoder
 from unitrain.data.lazy import Index, Lazy
 from unitrain.data.raw import Array, Raw, missing_mask
-from unitrain.data.targets import ClassTarget, NumberTarget, TargetState, fit_target
+from unitrain.data.targets import ClassTarget, NumberTarget, TargetState, fit_target, stacked
 from unitrain.spec.base import Spec
-from unitrain.spec.data import DataSpec, Missing, Task
+from unitrain.spec.data import DataSpec, Missing, Task, Window
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import MISSING_WORDS, Table
+from unitrain.spec.sources import MISSING_WORDS, Series, Table
 
 
 class FeatureState(Spec):
@@ -38,8 +40,14 @@ class InputState(Spec):
     shape: tuple[int, ...]
     features: tuple[FeatureState, ...]
 
-    def apply(self, raw: Raw, name: str) -> Array:
-        """Return float32 or int32 ``[n, *shape]``. Raises `InputError` when the shapes do not fit."""
+    def apply(self, raw: Raw, name: str, cut: Callable[[Array], Array] | None = None) -> Array:
+        """Return float32 or int32 ``[n, *shape]``; ``cut`` makes samples of the rows of a series.
+
+        Raises
+        ------
+        InputError
+            The shapes do not fit.
+        """
         parts = [feature.encoder.apply(raw, feature.name) for feature in self.features]
         if len(parts) > 1:
             for feature, part in zip(self.features, parts, strict=True):
@@ -51,6 +59,8 @@ class InputState(Spec):
                         hint="give it a model input of its own: features: {input: [name]}",
                     )
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        if cut is not None:
+            values = cut(values)
         return fit_shape(values, self.shape, name, [feature.name for feature in self.features])
 
     def on_demand(self, raw: Raw, name: str) -> Any:
@@ -81,6 +91,8 @@ class Preprocessing(Spec):
         By model input and output.
     missing
         The policies of the recipe; those that drop rows are applied to later files too.
+    window, time
+        How a series is cut into samples, and its column of times.
     separator, missing_values
         How text tables are read.
     """
@@ -88,6 +100,8 @@ class Preprocessing(Spec):
     inputs: dict[str, InputState]
     targets: dict[str, TargetState] = {}
     missing: Missing = Missing()
+    window: Window | None = None
+    time: str | None = None
     separator: str | None = None
     missing_values: tuple[str, ...] = MISSING_WORDS
 
@@ -112,14 +126,25 @@ class Preprocessing(Spec):
         """Return the class names of each output that has classes."""
         return {name: state.classes for name, state in self.targets.items() if isinstance(state, ClassTarget)}
 
-    def apply(self, raw: Raw) -> Split:
+    def apply(self, raw: Raw, *, ahead: bool = False, part: str = "") -> Split:
         """Apply to samples from which missing rows have been dropped; targets only where ``raw`` has them.
+
+        Parameters
+        ----------
+        raw
+            The samples; of a series, its rows.
+        ahead
+            Samples of a series are cut up to its end, without what they forecast.
+        part
+            Named where a series is too short.
 
         Raises
         ------
         InputError
             A missing value, an unseen category or class, another shape: with file and line.
         """
+        if self.window is not None:
+            return self._apply_windows(raw, self.window, ahead, part)
         inputs = {name: state.on_demand(raw, name) for name, state in self.inputs.items()}
         targets = {
             name: state.apply(raw)
@@ -127,6 +152,20 @@ class Preprocessing(Spec):
             if all(column in raw.targets for column in state.columns)
         }
         return Split(inputs, targets, checked_weight(raw), raw.rows)
+
+    def _apply_windows(self, raw: Raw, window: Window, ahead: bool, part: str) -> Split:
+        """Encode each row once, and cut the rows into samples."""
+        begin = windows.starts(raw, window, ahead=ahead, part=part)
+        cut = partial(windows.seen, begin=begin, window=window)
+        inputs = {name: state.apply(raw, name, cut) for name, state in self.inputs.items()}
+        rows = {} if ahead else {name: state.apply(raw) for name, state in self.targets.items()}
+        numbers = {name: values for name, values in rows.items() if isinstance(self.targets[name], NumberTarget)}
+        return Split(
+            inputs,
+            {name: windows.forecast(values, begin, window) for name, values in rows.items()},
+            rows=raw.rows[begin + window.length - 1],
+            naive={name: windows.seasonal_naive(values, begin, window) for name, values in numbers.items()},
+        )
 
     def without_missing(self, raw: Raw) -> tuple[Raw, list[str]]:
         """Drop the rows that the policies drop; see the function of this name."""
@@ -177,12 +216,14 @@ def fit(
                 codes = f", {encoder.codes} codes (the rows of an embedding)"
                 notes.append(words + (codes if encoder.method == "ordinal" else ""))
         states[name] = InputState(shape=tuple(inputs[name].shape), features=tuple(fitted))
-    text = spec.source if isinstance(spec.source, Table) else None
+    text = spec.source if isinstance(spec.source, (Table, Series)) else None
     return (
         Preprocessing(
             inputs=states,
             targets=dict(targets),
             missing=spec.missing,
+            window=spec.window,
+            time=spec.source.time if isinstance(spec.source, Series) else None,
             separator=None if text is None else text.separator,
             missing_values=MISSING_WORDS if text is None else text.missing_values,
         ),
@@ -195,7 +236,15 @@ def fit_targets(
 ) -> dict[str, TargetState]:
     """Fit the targets on the training part, by model output."""
     standardise = spec.target_scaling == "standardise"
-    return {name: fit_target(raw, names, tasks[name], standardise) for name, names in columns.items()}
+    fitted = {name: fit_target(raw, names, tasks[name], standardise) for name, names in columns.items()}
+    if spec.window is None:
+        return fitted
+    return {
+        name: state.model_copy(update={"naive": windows.naive_errors(raw, stacked(raw, state.columns), spec.window)})
+        if isinstance(state, NumberTarget)
+        else state
+        for name, state in fitted.items()
+    }
 
 
 def without_missing(raw: Raw, features: Mapping[str, Any], missing: Missing) -> tuple[Raw, list[str]]:

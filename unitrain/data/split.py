@@ -100,6 +100,29 @@ def divide(
     return {part: np.sort(index) for part, index in parts.items()}
 
 
+def in_order(count: int, shares: Mapping[str, float], gap: int) -> dict[str, Index]:
+    """Cut ``count`` samples into parts that follow one another, ``gap`` samples left out between two.
+
+    Raises
+    ------
+    InputError
+        A part would be empty.
+    """
+    cuts = [0, *np.round(np.cumsum(list(shares.values())) * count).astype(np.int64)]
+    parts = {
+        part: np.arange(start + (gap if number else 0), end)
+        for number, (part, start, end) in enumerate(zip(shares, cuts[:-1], cuts[1:], strict=True))
+    }
+    for part, index in parts.items():
+        if not len(index):
+            raise InputError(
+                f"too few samples: the {part} part would be empty",
+                field=("split", part),
+                found=f"{count} samples, fraction {shares[part]:g}, gap {gap}",
+            )
+    return parts
+
+
 def stratified_order(classes: Array, generator: np.random.Generator) -> Index:
     """Order samples so that every stretch of the order holds the classes in proportion.
 

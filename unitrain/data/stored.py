@@ -14,11 +14,11 @@ from unitrain.data.encoders import CategoryEncoder, PixelEncoder
 from unitrain.data.files import find_file, find_folder
 from unitrain.data.preprocess import Preprocessing
 from unitrain.data.raw import Array, Origin, Raw
-from unitrain.data.sources import arrays, idx, image_folder, read_source, table
+from unitrain.data.sources import arrays, idx, image_folder, read_source, series, table
 from unitrain.data.targets import NumberTarget
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError, did_you_mean
-from unitrain.spec.sources import Source, Table
+from unitrain.spec.sources import Series, Source, Table
 
 
 def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> tuple[Raw, list[str]]:
@@ -53,7 +53,7 @@ def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> 
 
 
 def _read_source(state: Preprocessing, source: Source, folder: Path) -> tuple[Raw, list[str]]:
-    if isinstance(source, Table):
+    if isinstance(source, (Table, Series)):
         return _read_table(state, find_file(source.file, folder), source), []
     parts, notes = read_source(DataSpec(source=source), folder)
     if len(parts) > 1:
@@ -61,10 +61,12 @@ def _read_source(state: Preprocessing, source: Source, folder: Path) -> tuple[Ra
     return _renamed(state, parts["train"]), notes
 
 
-def _read_table(state: Preprocessing, path: Path, source: Table | None = None) -> Raw:
+def _read_table(state: Preprocessing, path: Path, source: Table | Series | None = None) -> Raw:
     separator = state.separator if source is None else source.separator
     words = state.missing_values if source is None else source.missing_values
     columns = table.read_columns(path, separator, words)
+    if state.time is not None:
+        series.check_time(columns, state.time)
     features: dict[str, Any] = {}
     for name, encoder in state.feature_encoders().items():
         if isinstance(encoder, PixelEncoder):

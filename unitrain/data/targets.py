@@ -60,12 +60,16 @@ class ClassTarget(Spec):
 
 
 class NumberTarget(Spec):
-    """Numbers -> (y - shift) / scale."""
+    """Numbers -> (y - shift) / scale.
+
+    ``naive`` is for a series: what the seasonal naive forecast is wrong by in the training span, for each column.
+    """
 
     type: Literal["numbers"] = "numbers"
     columns: tuple[str, ...]
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
+    naive: tuple[float, ...] = ()
 
     def apply(self, raw: Raw) -> Array:
         """Return float32 ``[n]`` or ``[n, ..., k]``."""

@@ -52,7 +52,7 @@ def render_run_page(
         (f"{part}: {label}", value)
         for part, values in results
         for label, value in values.items()
-        if isinstance(value, list)
+        if isinstance(value, list) and isinstance(value[0], list)
     ]
     return environment.from_string(template).render(
         title=title,
@@ -78,7 +78,12 @@ def _labels(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _numbers(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(label, f"{value:.5g}") for label, value in values.items() if isinstance(value, (int, float))]
+    """Write the numbers; of a list with one for each class, each."""
+    single = {label: value for label, value in values.items() if not isinstance(value, list)}
+    for label, value in values.items():
+        if isinstance(value, list) and not isinstance(value[0], list):
+            single |= {f"{label}, class {index}": number for index, number in enumerate(value)}
+    return [(label, f"{value:.5g}") for label, value in single.items() if isinstance(value, (int, float))]
 
 
 def _curve(label: str, history: Sequence[Mapping[str, Any]]) -> str:

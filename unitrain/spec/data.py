@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from unitrain.spec.base import Spec
-from unitrain.spec.sources import ImageSize, Names, Npz, Source, Table
+from unitrain.spec.sources import ImageSize, Names, Npz, Series, Source, Sunspots, Table
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -77,6 +77,10 @@ class Split(Spec):
         Keep the proportions of the classes in every part; by default so for classification.
     group
         Column whose equal values stay in one part.
+    ordered
+        Nothing is drawn: the first samples train, the next validate, the last test. A series is always so.
+    gap
+        Samples (rows of a series) left out between two parts of ordered data.
     """
 
     train: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -84,6 +88,46 @@ class Split(Spec):
     test: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     stratified: bool | None = None
     group: str | None = None
+    ordered: bool | None = None
+    gap: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _order_or_draw(self) -> Split:
+        if self.gap and self.ordered is False:
+            raise ValueError("a gap lies between parts that follow one another: state `ordered: true`")
+        for name, value in (("stratified", self.stratified), ("group", self.group)):
+            if self.ordered and value:
+                raise ValueError(f"ordered parts are not drawn, so `{name}` has no meaning")
+        return self
+
+
+class Window(Spec):
+    """How a series is cut into samples: ``length`` rows are seen, the ``horizon`` rows after them are forecast.
+
+    Parameters
+    ----------
+    length
+        Rows of the input: shape ``[length, feature]``.
+    horizon
+        Rows of the target: shape ``[horizon]``, or ``[horizon, column]`` for several columns.
+    stride
+        Rows from the start of one sample to the next.
+    season
+        Rows after which the series is expected to repeat itself, at most ``length``: the seasonal naive forecast, which
+        stands beside the model in the results, says what was seen a season before; `mase` is in units of its error. 1
+        repeats the last value.
+    """
+
+    length: PositiveInt
+    horizon: PositiveInt = 1
+    stride: PositiveInt = 1
+    season: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _season_is_seen(self) -> Window:
+        if self.season > self.length:
+            raise ValueError(f"a season of {self.season} rows is more than the {self.length} that a sample sees")
+        return self
 
 
 class _Moving(Spec):
@@ -142,7 +186,9 @@ def _from_name(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-SourceName = Literal["digits", "iris", "wine", "breast_cancer", "diabetes", "mnist_5k", "fashion_mnist"]
+SourceName = Literal[
+    "digits", "iris", "wine", "breast_cancer", "diabetes", "mnist_5k", "fashion_mnist", "sunspots", "italy_power"
+]
 NamedSource = Annotated[Source, BeforeValidator(_from_name, json_schema_input_type=SourceName | Source)]
 NamedAugmentation = Annotated[
     Augmentation,
@@ -164,8 +210,10 @@ class DataSpec(Spec):
         Where the data comes from; a bare name stands for ``{type: name}``.
     features
         Model input -> the columns it is made of, in order. By default the only input gets all.
+    window
+        For a series: the rows that a sample sees, and those that it forecasts.
     split
-        Fractions, stratification, groups.
+        Fractions, stratification, groups, order.
     missing
         Policies for missing values.
     numeric
@@ -198,6 +246,7 @@ class DataSpec(Spec):
 
     source: NamedSource
     features: dict[str, Names] = {}
+    window: Window | None = None
     split: Split = Split()
     missing: Missing = Missing()
     numeric: NumericScaling = "standardise"
@@ -211,6 +260,29 @@ class DataSpec(Spec):
     limit: PositiveInt | None = None
     stream: Literal["auto", "always", "never"] = "auto"
     workers: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _series_have_windows(self) -> DataSpec:
+        """A series is cut into windows, and nothing else is."""
+        series = isinstance(self.source, (Series, Sunspots))
+        if series and self.window is None:
+            raise ValueError(
+                "a series is cut into samples: state `window: {length: ROWS SEEN, horizon: ROWS FORECAST}`"
+            )
+        if not series and self.window is not None:
+            raise ValueError(f"window is for a series, and the source is of type {self.source.type}")
+        if series and self.split.ordered is False:
+            raise ValueError("the parts of a series follow one another: leave out `split.ordered`")
+        for name, value in (("stratified", self.split.stratified), ("group", self.split.group)):
+            if series and value:
+                raise ValueError(f"the parts of a series follow one another, so split.{name} has no meaning")
+        if self.split.gap and not (series or self.split.ordered):
+            raise ValueError("split.gap lies between parts that follow one another: state `ordered: true`")
+        return self
+
+    def ordered(self) -> bool:
+        """Whether the parts follow one another as the samples do."""
+        return self.window is not None or bool(self.split.ordered)
 
     @model_validator(mode="after")
     def _one_group(self) -> DataSpec:

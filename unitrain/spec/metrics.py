@@ -10,6 +10,7 @@ from unitrain.spec.base import Spec
 from unitrain.spec.named import BY_NAME
 
 Average = Literal["binary", "macro", "micro", "weighted"]
+Overlap = Literal["macro", "micro", "per_class"]
 
 
 class _Metric(Spec):
@@ -79,6 +80,24 @@ class Auc(_Metric):
     type: Literal["auc"] = "auc"
 
 
+class Iou(_Metric):
+    """Intersection over union (Jaccard index) of the elements of a class: right / (true + predicted - right).
+
+    ``average``: the mean over the classes that occur in targets or predictions (``macro``, the mean IoU), over all
+    elements (``micro``), or a list with the value of each class (``per_class``, NaN for one that never occurs).
+    """
+
+    type: Literal["iou"] = "iou"
+    average: Overlap = "macro"
+
+
+class Dice(_Metric):
+    """Dice coefficient of the elements of a class: 2 right / (true + predicted); ``average`` as in `Iou`."""
+
+    type: Literal["dice"] = "dice"
+    average: Overlap = "macro"
+
+
 class ConfusionMatrix(_Metric):
     """Counts ``[true class][predicted class]``."""
 
@@ -103,6 +122,27 @@ class Mae(_Metric):
     type: Literal["mae"] = "mae"
 
 
+class Mape(_Metric):
+    """Mean absolute percentage error as a fraction: of ``|y - p| / max(|y|, 2**-52)``, in the units of the data."""
+
+    type: Literal["mape"] = "mape"
+
+
+class Smape(_Metric):
+    """Symmetric mean absolute percentage error, 0 to 2: of ``2 |y - p| / (|y| + |p|)``, in the units of the data."""
+
+    type: Literal["smape"] = "smape"
+
+
+class Mase(_Metric):
+    """Mean absolute scaled error of a series: the error over that of the seasonal naive forecast in the training span.
+
+    The season is that of ``data.window``; of several columns each is scaled by its own (Hyndman & Koehler 2006).
+    """
+
+    type: Literal["mase"] = "mase"
+
+
 class R2(_Metric):
     """Coefficient of determination, 1 - residual / total sum of squares; the mean over several targets."""
 
@@ -125,9 +165,14 @@ Metric = Annotated[
         | F1
         | Auc
         | ConfusionMatrix
+        | Iou
+        | Dice
         | Mse
         | Rmse
         | Mae
+        | Mape
+        | Smape
+        | Mase
         | R2
         | Perplexity,
         Field(discriminator="type"),

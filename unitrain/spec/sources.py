@@ -254,6 +254,66 @@ class Table(Spec):
         return tuple(dict.fromkeys((*([direct] if direct else []), *stated)))
 
 
+class Sunspots(Spec):
+    """309 years of sunspots, 1700 to 2008: a series of one number a year (bundled with statsmodels)."""
+
+    type: Literal["sunspots"] = "sunspots"
+
+
+class ItalyPower(Spec):
+    """1,096 days of Italian power demand, 24 hours each; October to March or April to September (with aeon or sktime).
+
+    67 days for training and 1,029 for testing, each standardised by itself (Keogh et al. 2006).
+    """
+
+    type: Literal["italy_power"] = "italy_power"
+
+
+class Series(Spec):
+    """A CSV, TSV or Parquet file whose rows follow one another in time, evenly spaced; `DataSpec.window` cuts it up.
+
+    Parameters
+    ----------
+    file
+        Training rows, or all rows, the earliest first.
+    validation_file, test_file
+        Files of the other parts, where they exist, with the same columns.
+    time
+        Column of times (ISO 8601) or numbers that must rise from row to row; it is no feature.
+    target
+        Column, or columns, or model output name -> column(s), to be forecast. Their past is a feature too, unless
+        ``features`` leaves it out.
+    columns
+        Column -> its role, as in a table.
+    separator, missing_values
+        As in a table.
+    """
+
+    type: Literal["series"] = "series"
+    file: str
+    validation_file: str | None = None
+    test_file: str | None = None
+    time: str | None = None
+    target: Names | dict[str, Names]
+    columns: dict[str, Literal["numeric", "category", "ignore"]] = {}
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    missing_values: tuple[str, ...] = MISSING_WORDS
+
+    @model_validator(mode="after")
+    def _time_is_nothing_else(self) -> Series:
+        if self.time is not None and any(self.time in names for names in self.target_columns().values()):
+            raise ValueError(f"column '{self.time}' is stated as time and as target")
+        if self.time in self.columns:
+            raise ValueError(f"column '{self.time}' is stated as time and as {self.columns[str(self.time)]}")
+        return self
+
+    def target_columns(self) -> dict[str | None, tuple[str, ...]]:
+        """Columns of each model output; the key None stands for the only output."""
+        if isinstance(self.target, dict):
+            return {output: tuple(names) for output, names in self.target.items()}
+        return {None: tuple(self.target)}
+
+
 class ImageFolder(Spec):
     """Images in one folder a class: ``folder/cat/1.png``.
 
@@ -291,6 +351,9 @@ Source = Annotated[
     | Npz
     | Npy
     | Table
+    | Series
+    | Sunspots
+    | ItalyPower
     | ImageFolder,
     Field(discriminator="type"),
 ]

@@ -10,7 +10,7 @@ from unitrain.spec import metrics as specs
 from unitrain.spec.errors import InputError, unknown_name
 from unitrain.spec.losses import KlDivergence
 from unitrain.spec.recipe import OutputLoss
-from unitrain.train.metrics import make_metric
+from unitrain.train.metrics import Units, make_metric
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,34 @@ def metric_labels(metrics: Sequence[specs.Metric], outputs: Sequence[str]) -> li
     return labels
 
 
-def bind_metrics(metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLoss]) -> tuple[BoundMetric, ...]:
-    """Build the metrics of a recipe for its trained outputs."""
+def bind_metrics(
+    metrics: Sequence[specs.Metric], trained: Mapping[str, OutputLoss], units: Mapping[str, Units] | None = None
+) -> tuple[BoundMetric, ...]:
+    """Build the metrics of a recipe for its trained outputs.
+
+    Parameters
+    ----------
+    units
+        Those of each output whose targets are numbers; None where there is no data to tell.
+
+    Raises
+    ------
+    InputError
+        A metric does not fit the data.
+    """
     outputs = list(trained)
     bound = []
     for index, (spec, label) in enumerate(zip(metrics, metric_labels(metrics, outputs), strict=True)):
         output = _output(spec, index, outputs)
         loss = trained[output].loss
         ignored = getattr(loss, "ignore_index", None)
-        bound.append(BoundMetric(label, output, make_metric(spec, ignored, isinstance(loss, KlDivergence))))
+        known = None if units is None else units.get(output, Units())
+        try:
+            metric = make_metric(spec, ignored, isinstance(loss, KlDivergence), known)
+        except InputError as error:
+            problem = error.problems[0]
+            raise InputError(problem.message, field=("metrics", index), found=label, hint=problem.hint) from None
+        bound.append(BoundMetric(label, output, metric))
     return tuple(bound)
 
 
@@ -67,5 +86,7 @@ def _output(metric: specs.Metric, index: int, outputs: Sequence[str]) -> str:
 
 def _label(metric: specs.Metric, output: str, outputs: Sequence[str]) -> str:
     average = getattr(metric, "average", None)
+    if isinstance(metric, (specs.Iou, specs.Dice)) and average == "macro":
+        average = None  # what both are by themselves
     name = f"top_{metric.k}" if isinstance(metric, specs.TopK) else metric.type + (f"_{average}" if average else "")
     return name if len(outputs) == 1 else f"{output}/{name}"

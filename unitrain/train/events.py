@@ -94,6 +94,10 @@ class RunEnd:
         A sentence for the user, with what to do next where there is something.
     best_epoch
         Epoch of the kept weights, or None when the last ones are kept.
+    validation, test
+        What was measured with the kept weights.
+    baseline
+        Part -> the same of the seasonal naive forecast, for a series.
     skipped, loss_scale
         Updates that were skipped because scaled gradients overflowed, and the last scale; of training in
         ``mixed_float16``.
@@ -107,6 +111,7 @@ class RunEnd:
     best_epoch: int | None
     validation: Values = field(default_factory=dict)
     test: Values = field(default_factory=dict)
+    baseline: Mapping[str, Values] = field(default_factory=dict)
     skipped: int = 0
     loss_scale: float | None = None
 

@@ -57,6 +57,8 @@ class TrainedRun:
     def evaluate(self, part: str = "test", data: Path | None = None) -> tuple[int, dict[str, Any]]:
         """Measure a part of the recipe's data, or a file; return the number of samples and the values.
 
+        Among the values of a series is ``seasonal_naive``: what that forecast is worth.
+
         Raises
         ------
         InputError
@@ -74,15 +76,20 @@ class TrainedRun:
                 raise InputError(f"the recipe's data has no {part} part", allowed=", ".join(present))
             split = found
         batch = batchable(split)
-        evaluator = Measures.of(self.loaded).evaluator(self.loaded.recipe.training.evaluation_batch_size)
-        return len(batch), evaluator.evaluate(self.program, batch)
+        size = self.loaded.recipe.training.evaluation_batch_size
+        evaluator = Measures.of(self.loaded, self.preprocessing).evaluator(size)
+        values = evaluator.evaluate(self.program, batch)
+        if set(split.naive) == set(self.loaded.losses):
+            values["seasonal_naive"] = evaluator.measure(split.naive, batch)
+        return len(batch), values
 
     def predict(self, data: Path) -> Predictions:
         """Predict a file: one value a sample in each column, classes by name.
 
         For each output: ``prediction``, and for classes ``probability``, of the predicted and of each class.
         Several outputs have their names before the columns'. Where the preprocessing has dropped rows, the
-        column ``row`` says which are left, counted from 0.
+        column ``row`` says which are left, counted from 0. Of a series, ``row`` is the last row that a forecast has
+        seen, and each row after it has a column: ``prediction.1``, ``prediction.2``.
         """
         applied = apply_stored(self.preprocessing, data)
         split = applied.data
@@ -117,12 +124,26 @@ class TrainedRun:
             names = [str(label) for label in classes or (0, 1)]
             chosen = (probability > 0.5).astype(int)
             return {"prediction": np.array(names)[chosen], f"probability.{names[-1]}": probability}
+        if loss == "cross_entropy" and values.ndim > 2:
+            return {"prediction": values.argmax(axis=-1).astype(np.int32)}
         values = self.preprocessing.invert(name, values)
+        if self.preprocessing.window is not None:
+            return self._forecast(name, values)
         if values.ndim == 1 or values.shape[1:] == (1,):
             return {"prediction": values.reshape(-1)}
         if values.ndim == 2:
             return {f"prediction.{index}": values[:, index] for index in range(values.shape[1])}
         return {"prediction": values}
+
+    def _forecast(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+        """Give each row that is forecast a column, counted from 1; of several columns, each by its name."""
+        columns = self.preprocessing.targets[name].columns
+        each = values.reshape(len(values), -1, len(columns))
+        return {
+            "prediction." + (f"{column}." if len(columns) > 1 else "") + f"{step + 1}": each[:, step, index]
+            for index, column in enumerate(columns)
+            for step in range(each.shape[1])
+        }
 
 
 def write_predictions(path: Path, columns: Mapping[str, npt.NDArray[Any]], *, replace: bool = False) -> None:

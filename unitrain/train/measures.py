@@ -11,12 +11,14 @@ import numpy as np
 
 from unitrain.backends.contract import Batchable, LossFunction, TrainingRule
 from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.data.preprocess import Preprocessing
+from unitrain.data.targets import NumberTarget
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import FieldPath, InputError
 from unitrain.train.binding import BoundMetric, bind_metrics
 from unitrain.train.evaluation import Evaluator
 from unitrain.train.losses import make_loss
-from unitrain.train.metrics import HostMetric
+from unitrain.train.metrics import HostMetric, Units
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.update import Update
 
@@ -32,10 +34,21 @@ class Measures:
     metrics: tuple[BoundMetric, ...]
 
     @classmethod
-    def of(cls, loaded: LoadedRecipe) -> Measures:
-        """Build the losses and metrics that a recipe names."""
+    def of(cls, loaded: LoadedRecipe, preprocessing: Preprocessing) -> Measures:
+        """Build the losses and metrics that a recipe names, for targets that were scaled as the preprocessing says.
+
+        Raises
+        ------
+        InputError
+            A metric does not fit the data.
+        """
+        units = {
+            name: Units(state.shift, state.scale, state.naive)
+            for name, state in preprocessing.targets.items()
+            if isinstance(state, NumberTarget)
+        }
         losses = {name: (item.factor, make_loss(item.loss)) for name, item in loaded.losses.items()}
-        return cls(losses, bind_metrics(loaded.recipe.metrics, loaded.losses))
+        return cls(losses, bind_metrics(loaded.recipe.metrics, loaded.losses, units))
 
     def metric(self, label: str | None) -> HostMetric | None:
         """Return the metric called ``label``, or None: the loss is none."""

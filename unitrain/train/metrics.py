@@ -51,10 +51,26 @@ _OF_CLASSES = (
     specs.F1,
     specs.Auc,
     specs.ConfusionMatrix,
+    specs.Iou,
+    specs.Dice,
 )
 
 
-def make_metric(spec: specs.Metric, ignore_index: int | None = None, probabilities: bool = False) -> Any:
+@dataclass(frozen=True)
+class Units:
+    """What numbers were scaled by before they became targets, for each column or for all: y = scale * target + shift.
+
+    ``naive`` is the error of the seasonal naive forecast in the training span of a series, in the units of y.
+    """
+
+    shift: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+    naive: tuple[float, ...] = ()
+
+
+def make_metric(
+    spec: specs.Metric, ignore_index: int | None = None, probabilities: bool = False, units: Units | None = None
+) -> Any:
     """Return the mathematics of a metric.
 
     Parameters
@@ -65,6 +81,13 @@ def make_metric(spec: specs.Metric, ignore_index: int | None = None, probabiliti
         Class number of targets that count nothing, in metrics of classes and in perplexity.
     probabilities
         Targets are probabilities of the classes, not class numbers.
+    units
+        Those of the data, for errors that are relative to it; None takes targets as they are.
+
+    Raises
+    ------
+    InputError
+        The metric is of a series, and the data is none, or never changes.
     """
     if probabilities and isinstance(spec, _OF_CLASSES):
         return OfLikeliest(make_metric(spec, ignore_index))
@@ -79,11 +102,17 @@ def make_metric(spec: specs.Metric, ignore_index: int | None = None, probabiliti
             return MeanError(squared=True, root=isinstance(spec, specs.Rmse))
         case specs.Mae():
             return MeanError(squared=False, root=False)
+        case specs.Mape() | specs.Smape():
+            return RelativeError(isinstance(spec, specs.Smape), units or Units())
+        case specs.Mase():
+            return ScaledError(_naive_units(units or Units(naive=(1.0,))))
         case specs.R2():
             return Determination()
         case specs.Auc():
             return AreaUnderCurve(ignore_index)
         case specs.BalancedAccuracy() | specs.Precision() | specs.Recall() | specs.F1() | specs.ConfusionMatrix():
+            return FromCounts(spec, ignore_index)
+        case specs.Iou() | specs.Dice():
             return FromCounts(spec, ignore_index)
         case _:
             assert_never(spec)
@@ -192,6 +221,58 @@ class MeanError(_Streaming):
 
 
 @dataclass(frozen=True)
+class RelativeError(_Streaming):
+    """Mean of |y - p| / max(|y|, 2**-52), or with ``symmetric`` of 2 |y - p| / (|y| + |p|), in the units of the data.
+
+    The former as scikit-learn has it; the latter as in the M4 competition (Makridakis et al. 2018), 0 where both are 0.
+    """
+
+    symmetric: bool
+    units: Units
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return the weighted errors and the weights."""
+        scale, shift = (_by_column(xp, numbers, prediction) for numbers in (self.units.scale, self.units.shift))
+        p = prediction * scale + shift
+        y = xp.cast(match_shape(xp, target, prediction.shape), prediction) * scale + shift
+        whole = (xp.abs(y) + xp.abs(p)) * 0.5 if self.symmetric else xp.abs(y)
+        errors = xp.abs(y - p) / xp.maximum(whole, 2.0**-52)
+        return weighted_sums(xp, element_weights(xp, weight, prediction), errors)
+
+
+@dataclass(frozen=True)
+class ScaledError(_Streaming):
+    """Mean of |y - p| over the seasonal naive forecast's mean error in the training span, column by column."""
+
+    units: Units
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return the weighted errors and the weights."""
+        # Scaled targets err by less, the naive forecast too: one factor for both.
+        scale = np.array(self.units.scale) / np.array(self.units.naive)
+        error = prediction - xp.cast(match_shape(xp, target, prediction.shape), prediction)
+        errors = xp.abs(error) * _by_column(xp, tuple(scale.tolist()), prediction)
+        return weighted_sums(xp, element_weights(xp, weight, prediction), errors)
+
+
+def _by_column(xp: ArrayNamespace, numbers: tuple[float, ...], like: Tensor) -> Tensor | float:
+    """Return a number for all, or one for each entry of the last axis of ``like``."""
+    return numbers[0] if len(numbers) == 1 else xp.asarray(np.array(numbers), like)
+
+
+def _naive_units(units: Units) -> Units:
+    if not units.naive:
+        raise InputError("mase is of a series", hint="state `data.window`, or take mae")
+    if 0.0 in units.naive:
+        raise InputError("the seasonal naive forecast is never wrong in the training span: nothing to scale by")
+    return units
+
+
+@dataclass(frozen=True)
 class Perplexity(_Streaming):
     """exp of the mean cross-entropy."""
 
@@ -223,7 +304,15 @@ class _Whole:
 class FromCounts(_Whole):
     """Everything that follows from the confusion matrix."""
 
-    spec: specs.BalancedAccuracy | specs.Precision | specs.Recall | specs.F1 | specs.ConfusionMatrix
+    spec: (
+        specs.BalancedAccuracy
+        | specs.Precision
+        | specs.Recall
+        | specs.F1
+        | specs.ConfusionMatrix
+        | specs.Iou
+        | specs.Dice
+    )
     ignore_index: int | None = None
 
     def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> Any:
@@ -241,6 +330,10 @@ class FromCounts(_Whole):
                 return _averaged(right, true, true, average)
             case specs.F1(average=average):
                 return _averaged(2.0 * right, predicted + true, true, average)
+            case specs.Iou(average=overlap):
+                return _overlap(right, true + predicted - right, overlap)
+            case specs.Dice(average=overlap):
+                return _overlap(2.0 * right, true + predicted, overlap)
 
 
 @dataclass(frozen=True)
@@ -345,6 +438,17 @@ def _averaged(numerator: Floats, denominator: Floats, true: Floats, average: spe
     if chosen == "weighted":
         return float((values * true).sum() / true.sum()) if true.sum() else 0.0
     return float(values.mean())
+
+
+def _overlap(numerator: Floats, denominator: Floats, average: specs.Overlap) -> float | list[float]:
+    """Average a quotient over the classes that have a denominator; NaN without any."""
+    if average == "per_class":
+        return [float(n / d) if d else math.nan for n, d in zip(numerator, denominator, strict=True)]
+    if not denominator.any():
+        return math.nan
+    if average == "micro":
+        return float(numerator.sum() / denominator.sum())
+    return float((numerator[denominator > 0] / denominator[denominator > 0]).mean())
 
 
 def _area(scores: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> float:

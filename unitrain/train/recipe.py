@@ -193,7 +193,7 @@ def _losses(recipe: Recipe, graph: Graph) -> dict[str, OutputLoss]:
 def _check_monitors(recipe: Recipe, graph: Graph) -> None:
     """See that early stopping, best weights and a plateau schedule monitor something that is measured."""
     labels = metric_labels(recipe.metrics, list(graph.outputs))
-    known = ["loss", *(label for label in labels if not label.endswith("confusion_matrix"))]
+    known = ["loss", *(label for label in labels if not label.endswith(("confusion_matrix", "_per_class")))]
     monitored: list[tuple[FieldPath, str | None]] = [
         (("training", "keep_best"), recipe.training.keep_best),
         (("schedule", "monitor"), getattr(recipe.schedule, "monitor", None)),

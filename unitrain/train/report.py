@@ -31,7 +31,10 @@ def write_report(folder: RunFolder, classes: Sequence[str]) -> None:
         folder.path.name,
         facts,
         folder.history(),
-        [(part, result[part]) for part in ("validation", "test") if result[part]],
+        [
+            *((part, result[part]) for part in ("validation", "test") if result[part]),
+            *((f"{part}: seasonal naive", values) for part, values in result.get("baseline", {}).items()),
+        ],
         classes,
         [
             (folder.recipe.name, folder.recipe.read_text(encoding="utf-8")),

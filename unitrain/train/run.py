@@ -85,8 +85,8 @@ class Run:
         _check_validation(loaded, prepared)
         data = batchable(prepared.train)
         update = make_update(loaded)
-        measures = Measures.of(loaded)
         try:
+            measures = Measures.of(loaded, prepared.preprocessing)
             measures.check(graph, data)
         except InputError as error:
             raise loaded.locate(error) from None
@@ -197,7 +197,12 @@ class Run:
             part: {} if split is None else evaluator.evaluate(self.program, batchable(split))
             for part, split in (("validation", self.prepared.validation), ("test", self.prepared.test))
         }
-        return replace(end, validation=parts["validation"], test=parts["test"])
+        baseline = {
+            part: evaluator.measure(split.naive, batchable(split))
+            for part, split in (("validation", self.prepared.validation), ("test", self.prepared.test))
+            if split is not None and set(split.naive) == set(self.loaded.losses)
+        }
+        return replace(end, validation=parts["validation"], test=parts["test"], baseline=baseline)
 
 
 def _watched(run: Run) -> AbstractContextManager[None]:

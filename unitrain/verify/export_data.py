@@ -50,6 +50,11 @@ def export_with_preprocessing(
     """
     from unitrain.backends import load_backend
 
+    if trained.preprocessing.window is not None:
+        raise InputError(
+            "the samples of a series are cut from its rows, which an ONNX model cannot do by itself",
+            hint="leave out --with-preprocessing; preprocessing.json says how inputs are scaled",
+        )
     check_place(path, "onnx", replace=replace)
     load_backend("onnx")
     from unitrain.backends.onnx import export

@@ -5,10 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from unitrain.data.raw import Parts
-from unitrain.data.sources import bundled, idx, image_folder, npy, npz, table
+from unitrain.data.sources import bundled, idx, image_folder, npy, npz, series, table
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import FashionMnist, Idx, ImageFolder, Mnist, Mnist5k, Npy, Npz, Table
+from unitrain.spec.sources import (
+    FashionMnist,
+    Idx,
+    ImageFolder,
+    ItalyPower,
+    Mnist,
+    Mnist5k,
+    Npy,
+    Npz,
+    Series,
+    Sunspots,
+    Table,
+)
 
 
 def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
@@ -34,6 +46,12 @@ def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
         )
     if isinstance(source, Table):
         return table.read(source, folder, spec.group()), []
+    if isinstance(source, Series):
+        return series.read(source, folder)
+    if isinstance(source, Sunspots):
+        return series.read_sunspots(), []
+    if isinstance(source, ItalyPower):
+        return series.read_italy_power(), []
     if isinstance(source, Idx):
         return idx.read(source, folder), []
     if isinstance(source, (Mnist, FashionMnist)):
