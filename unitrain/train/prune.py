@@ -214,11 +214,12 @@ def loss_gradients(loaded: LoadedRecipe, weights: Weights, batches: int) -> Iter
 
     On NumPy in float32, so that what is pruned does not depend on the backend.
     """
-    data = batchable(prepare_data(loaded).train)
+    prepared = prepare_data(loaded)
+    data = batchable(prepared.train)
     spec, recipe = loaded.recipe.training, loaded.recipe
     cut = Batches(len(data), spec.batch_size, shuffle=True, seed=recipe.seed)
     program = load_backend("numpy").compile(loaded.graph, weights, Settings(seed=recipe.seed))
-    losses, xp = Measures.of(loaded).losses, NumpyNamespace()
+    losses, xp = Measures.of(loaded, prepared.preprocessing).losses, NumpyNamespace()
     order = cut.order(0)
     for batch in range(min(batches, cut.batches_per_epoch)):
         rows = order[batch * spec.batch_size : (batch + 1) * spec.batch_size]
@@ -283,7 +284,8 @@ class _Measured:
         if self.data is None:
             return {}
         program = self.place.backend.compile(loaded.graph, weights, settings(loaded, self.place))
-        return Measures.of(loaded).evaluator(loaded.recipe.training.evaluation_batch_size).evaluate(program, self.data)
+        measures = Measures.of(loaded, self.preprocessing)
+        return measures.evaluator(loaded.recipe.training.evaluation_batch_size).evaluate(program, self.data)
 
 
 def _keep(

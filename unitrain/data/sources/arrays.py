@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +39,7 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Arra
                 if key not in archive.files:
                     raise unknown_name("key", key, archive.files).located(file=str(path))
             return {key: archive[key] for key in (archive.files if keys is None else dict.fromkeys(keys))}
-    # NotImplementedError and RuntimeError: a packing that Python lacks, an encrypted file.
+    # NotImplementedError and RuntimeError: a packing that Python lacks, an encrypted file. NumPy tokenizes damaged headers.
     except (
         ValueError,
         OSError,
@@ -47,6 +48,7 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Arra
         RuntimeError,
         zipfile.BadZipFile,
         zlib.error,
+        tokenize.TokenError,
     ) as error:
         hint = "save numbers, not Python objects" if "allow_pickle" in str(error) else None
         raise InputError(f"the arrays cannot be read: {error}", file=str(path), hint=hint) from None
