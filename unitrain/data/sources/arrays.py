@@ -39,7 +39,7 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Arra
                 if key not in archive.files:
                     raise unknown_name("key", key, archive.files).located(file=str(path))
             return {key: archive[key] for key in (archive.files if keys is None else dict.fromkeys(keys))}
-    # NotImplementedError and RuntimeError: a packing that Python lacks, an encrypted file. NumPy tokenizes damaged headers.
+    # NotImplementedError and RuntimeError: a packing that Python lacks, an encrypted file.
     except (
         ValueError,
         OSError,
@@ -48,7 +48,6 @@ def read_arrays(path: Path, keys: Sequence[str] | None = None) -> dict[str, Arra
         RuntimeError,
         zipfile.BadZipFile,
         zlib.error,
-        tokenize.TokenError,
     ) as error:
         hint = "save numbers, not Python objects" if "allow_pickle" in str(error) else None
         raise InputError(f"the arrays cannot be read: {error}", file=str(path), hint=hint) from None
@@ -74,11 +73,20 @@ def _check_size(stream: IO[bytes], name: str, most: int, path: Path) -> None:
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, whether the first axis lies closest, and dtype of an array; the numbers come next."""
+    """Read shape, whether the first axis lies closest, and dtype of an array; the numbers come next.
+
+    Raises
+    ------
+    ValueError
+        The header is damaged.
+    """
     version = np.lib.format.read_magic(stream)
     first = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    return read(stream)
+    try:
+        return read(stream)
+    except tokenize.TokenError as error:  # NumPy takes apart what is no literal, to see whether Python 2 wrote it
+        raise ValueError(f"the header is damaged: {error.args[0]}") from None
 
 
 def plain_values(values: Array, path: Path, key: str) -> Array:
