@@ -17,6 +17,10 @@ Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
 
+# So many times the rows that are asked for may be read, where they lie close together.
+_DENSE = 3
+
+
 class MappedFile:
     """An array in a file, of which the operating system reads what is touched.
 
@@ -44,8 +48,13 @@ class MappedFile:
         They are read, not touched in the mapping: of that the system may count 2 MiB as this process' memory for each
         row, and where rows come in random order the whole file.
         """
-        if not self._contiguous or not hasattr(os, "preadv"):
+        if not len(rows) or not self._contiguous or not hasattr(os, "preadv"):
             return np.asarray(self.array[rows])
+        span = int(rows.max()) - int(rows.min()) + 1
+        if span != len(rows) and span <= _DENSE * len(rows):
+            # Most of a stretch of the file: fewer calls to the system than one for every gap.
+            start = int(rows.min())
+            return self.read(np.arange(start, start + span))[rows - start]
         values: Array = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
         target = values.reshape(-1).view(np.uint8).data
         size = values.nbytes // max(1, len(rows))

@@ -237,8 +237,8 @@ class DataSpec(Spec):
         Use this many training samples only, the classes in proportion.
     stream
         Leave inputs in their files and read each batch when it is due: ``auto`` does so where preparing them in
-        memory would take more than half of what is available. For npy files, npz files that are not compressed, and
-        image folders.
+        memory would take more than half of what is available. For npy files, npz files that are not compressed, image
+        folders and Parquet tables, of which targets and categories are held.
     workers
         Processes that decode the images of a folder; by default as many as there are processors (at most 8) where
         images stream, else none: the run decodes them itself.

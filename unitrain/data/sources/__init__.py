@@ -38,14 +38,14 @@ def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
         return npy.read(source, folder, spec.stream), []
     if isinstance(source, ImageFolder):
         return image_folder.read(source, folder, spec)
+    if isinstance(source, Table):
+        return table.read(source, folder, spec.group(), spec.stream), []
     if spec.stream == "always":
         raise InputError(
             f"a source of type {source.type} does not stream",
             field=("stream",),
-            allowed="always for npy, npz that is not compressed, and image_folder",
+            allowed="always for npy, npz that is not compressed, image_folder, and Parquet tables",
         )
-    if isinstance(source, Table):
-        return table.read(source, folder, spec.group()), []
     if isinstance(source, Series):
         return series.read(source, folder)
     if isinstance(source, Sunspots):

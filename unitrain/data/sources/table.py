@@ -12,7 +12,9 @@ import numpy as np
 
 from unitrain.data.columns import ColumnKind, as_numbers, as_words, check_roles, infer_kind
 from unitrain.data.files import find_file, import_library
+from unitrain.data.lazy import Lazy
 from unitrain.data.raw import Array, Origin, Parts, Raw
+from unitrain.data.sources.parquet import ColumnsOnDemand, leave_numbers
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import MISSING_WORDS, Table
 
@@ -243,14 +245,18 @@ def target_kind(values: Any, name: str, file: str) -> ColumnKind:
         raise
 
 
-def table_raw(columns: Columns, roles: Roles) -> Raw:
-    """Type the columns by their roles. Raises `InputError` for a missing column or a value of wrong type."""
+def table_raw(columns: Columns, roles: Roles, numbers: Mapping[str, Lazy] | None = None) -> Raw:
+    """Type the columns by their roles. Raises `InputError` for a missing column or a value of wrong type.
+
+    ``numbers`` are features that are left in a file.
+    """
     file = columns.origin.file
     weight, group = roles.weight, roles.group
     needed = [*roles.features, *roles.targets, *(name for name in (weight, group) if name)]
     check_roles(needed, columns.values, file, "the training file")
+    left: Mapping[str, Any] = numbers or {}
     return Raw(
-        {name: typed(columns, name, kind) for name, kind in roles.features.items()},
+        {name: left[name] if name in left else typed(columns, name, kind) for name, kind in roles.features.items()},
         {name: target_values(columns, name, kind) for name, kind in roles.targets.items()},
         columns.origin,
         np.arange(columns.count),
@@ -259,15 +265,30 @@ def table_raw(columns: Columns, roles: Roles) -> Raw:
     )
 
 
-def read(source: Table, folder: Path, group: str | None) -> Parts:
-    """Read the file a recipe names and those of the other parts; types come from the first."""
-    columns = read_columns(find_file(source.file, folder), source.separator, source.missing_values)
-    roles = find_roles(source, columns, group)
-    parts: Parts = {"train": table_raw(columns, roles)}
-    if source.validation_file is not None:
-        path = find_file(source.validation_file, folder)
-        parts["validation"] = table_raw(read_columns(path, source.separator, source.missing_values), roles)
-    if source.test_file is not None:
-        path = find_file(source.test_file, folder)
-        parts["test"] = table_raw(read_columns(path, source.separator, source.missing_values), roles)
+def read(source: Table, folder: Path, group: str | None, stream: str) -> Parts:
+    """Read the file a recipe names and those of the other parts; types come from the first.
+
+    ``stream`` as in the recipe.
+    """
+    names = {"train": source.file, "validation": source.validation_file, "test": source.test_file}
+    paths = {part: find_file(name, folder) for part, name in names.items() if name is not None}
+    parquet = all(path.suffix.lower() in PARQUET for path in paths.values())
+    if stream == "always" and not parquet:
+        raise InputError("text does not stream", field=("stream",), allowed="always for Parquet files")
+    parts: Parts = {}
+    roles: Roles | None = None
+    if parquet and stream != "never":
+        left = {part: ColumnsOnDemand(path) for part, path in paths.items()}
+        if stream == "always" or any(columns.too_large() for columns in left.values()):
+            for part, values in left.items():
+                columns = Columns(values, Origin(str(values.path), "row"), values.rows)
+                roles = roles or find_roles(source, columns, group)
+                check_roles(roles.features, values, columns.origin.file, "the training file")
+                numbers = leave_numbers(values, [name for name, kind in roles.features.items() if kind == "numeric"])
+                parts[part] = table_raw(columns, roles, numbers)
+            return parts
+    for part, path in paths.items():
+        columns = read_columns(path, source.separator, source.missing_values)
+        roles = roles or find_roles(source, columns, group)
+        parts[part] = table_raw(columns, roles)
     return parts
