@@ -31,6 +31,24 @@ def study(
         list[str] | None,
         typer.Option(metavar="NAMES", help="By commas; --list shows them. By default all that need no training."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="For an ONNX file: a folder of pictures, or an npz with its inputs."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Columns file,label for pictures; label for arrays, a line each."),
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="How pictures become the input: size, mean, std, ...")
+    ] = None,
+    calib: Annotated[
+        Path | None, typer.Option(metavar="NPZ", help="Samples without labels: to calibrate, and for fidelity.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INPUT=SIZES", help="Of a sample, where the file does not say it: x=3,48,320."),
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(metavar="SHARE", help="The relative loss that is accepted; 0.01 by default.")
     ] = None,
@@ -54,6 +72,10 @@ def study(
       unitrain study runs/digits-cnn
 
       unitrain study recipes/digits-cnn.yaml --variants int8,int8-dynamic,fp16
+
+      unitrain study model.onnx --data images/ --labels labels.csv --preprocess pre.yaml
+
+      unitrain study model.onnx --calib inputs.npz
     """
     if list_:
         _list()
@@ -75,15 +97,17 @@ def study(
     from unitrain.study.session import study as run
     from unitrain.study.variants import choose
 
+    beside = {"data": data, "labels": labels, "preprocess": preprocess, "calib": calib, "shape": shape}
     given: dict[str, Any] = {"margin": margin, "rounds": rounds, "threads": threads}
     named = [word.strip() for text in variants or () for word in text.split(",") if word.strip()] or None
     choose(named, is_run=False)
     bar = StudyBar()
     try:
-        subject, options = _subject(source, given, seed)
+        subject, options = _subject(source, given, beside, seed)
         chosen = choose(named if named is not None else options.variants, is_run=subject.trained is not None)
         folder = make_folder(out, subject.name)
         request = {"source": str(source.resolve()), "variants": named, "seed": seed, **given}
+        request |= {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in beside.items()}
         found = run(subject, chosen, options, folder, seed, request, bar)
     finally:
         bar.close()
@@ -97,9 +121,9 @@ def study(
     typer.echo(f"report: {folder}")
 
 
-def _subject(source: Path, given: dict[str, Any], seed: int) -> tuple[Subject, StudySpec]:
+def _subject(source: Path, given: dict[str, Any], beside: dict[str, Any], seed: int) -> tuple[Subject, StudySpec]:
     """Read what is studied, and the settings: those of the command line over those of the recipe."""
-    from unitrain.study.subject import from_run
+    from unitrain.spec.study import StudySpec
 
     def settled(base: StudySpec) -> StudySpec:
         return base.model_copy(update={name: value for name, value in given.items() if value is not None})
@@ -107,7 +131,19 @@ def _subject(source: Path, given: dict[str, Any], seed: int) -> tuple[Subject, S
     if not source.exists():
         near = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
         raise InputError("no such run, recipe or model", file=str(source), hint=did_you_mean(source.name, near))
+    if source.suffix.lower() == ".onnx":
+        from unitrain.study.third_party import Given, from_file, read_shapes
+
+        options = settled(StudySpec())
+        files = {name: beside[name] for name in ("data", "labels", "preprocess", "calib")}
+        return from_file(
+            source, Given(**files, shapes=read_shapes(beside["shape"] or ())), options.calibration_samples, seed
+        ), options
+    for name, value in beside.items():
+        if value:
+            raise InputError(f"--{name} is for an ONNX file: a run has data of its own", found=str(source))
     if source.is_dir():
+        from unitrain.study.subject import from_run
         from unitrain.train.fit import load_run
         from unitrain.train.run_folder import RunFolder
 
