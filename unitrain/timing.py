@@ -55,7 +55,7 @@ class Samples:
     seconds
         Contender to seconds a call, one number a round: float64 ``[rounds]``, all of the same length.
     calls
-        Contender to how many calls each of these numbers is the mean of.
+        Contender to how many calls each of these numbers is the mean of, or with ``each`` the median.
     each
         Contender to the seconds of every call, ``[rounds * calls]``, where that was asked for.
     """
@@ -99,7 +99,8 @@ def measure(
     budget
         Seconds after which no further round begins.
     each
-        Keep the time of every call, which contenders that return before they are done cannot have.
+        Keep the time of every call; a sample is then their median, which calls that were broken into do not move. Not
+        for contenders that return before they are done.
     after_round
         Told how many rounds are done.
     clock
@@ -109,7 +110,12 @@ def measure(
     by_name = {contender.name: contender for contender in contenders}
     lone = {name: _sample(one, 1, clock) for name, one in by_name.items()}
     lone = {name: min(lone[name], _sample(one, 1, clock)) for name, one in by_name.items()}
-    calls = {name: max(1, int(sample_seconds / max(seconds, 1e-7))) for name, seconds in lone.items()}
+    calls = _fitting(lone, sample_seconds)
+    if each:
+        # A lone call comes with cold caches, and may take many times as long as the next: with too few calls a sample
+        # would tell mostly how cold it began.
+        lone = {name: min(lone[name], _sample(one, calls[name], clock)) for name, one in by_name.items()}
+        calls = _fitting(lone, sample_seconds)
     found: dict[str, list[float]] = {name: [] for name in by_name}
     every: dict[str, list[float]] = {name: [] for name in by_name if each}
     collecting = gc.isenabled()
@@ -132,6 +138,10 @@ def measure(
     return Samples(seconds, calls, all_calls)
 
 
+def _fitting(lone: Mapping[str, float], sample_seconds: float) -> dict[str, int]:
+    return {name: max(1, int(sample_seconds / max(seconds, 1e-7))) for name, seconds in lone.items()}
+
+
 def _sample(contender: Contender, calls: int, clock: Callable[[], float], every: list[float] | None = None) -> float:
     run = contender.run
     start = clock()
@@ -142,7 +152,7 @@ def _sample(contender: Contender, calls: int, clock: Callable[[], float], every:
             after = clock()
             every.append(after - before)
             before = after
-        return (before - start) / calls
+        return float(np.median(every[-calls:]))
     for _ in range(calls):
         run()
     contender.wait()

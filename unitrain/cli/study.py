@@ -29,7 +29,7 @@ def study(
     ] = None,
     variants: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAMES", help="By commas; --list shows them. By default all that need no training."),
+        typer.Option(metavar="NAMES", help="By commas, or all; see --list. By default those that need no training."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -104,11 +104,11 @@ def study(
     bar = StudyBar()
     try:
         subject, options = _subject(source, given, beside, seed)
-        chosen = choose(named if named is not None else options.variants, is_run=subject.trained is not None)
+        chosen, runtimes = choose(named if named is not None else options.variants, is_run=subject.trained is not None)
         folder = make_folder(out, subject.name)
         request = {"source": str(source.resolve()), "variants": named, "seed": seed, **given}
         request |= {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in beside.items()}
-        found = run(subject, chosen, options, folder, seed, request, bar)
+        found = run(subject, chosen, runtimes, options, folder, seed, request, bar)
     finally:
         bar.close()
     found.command = shlex.join(["unitrain", *sys.argv[1:]])
@@ -157,9 +157,10 @@ def _list() -> None:
 
     load_backend("onnx")
     from unitrain.report.table import print_table
-    from unitrain.study.variants import VARIANTS
+    from unitrain.study.variants import RUNTIMES, VARIANTS
 
     rows = [[item.name, item.what, item.needs] for item in VARIANTS.values()]
+    rows += [[item.name, item.what, "run, and to be named"] for item in RUNTIMES.values()]
     print_table(["variant", "what it is", "needs"], rows, fixed=("variant",))
 
 

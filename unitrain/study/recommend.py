@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from unitrain.study.quality import Quality
-from unitrain.study.results import SINGLE, Row
-from unitrain.study.variants import BASELINE
+from unitrain.study.results import BASELINE, SINGLE, Row
 from unitrain.timing import Interval
 
 

@@ -11,6 +11,8 @@ from unitrain.timing import Interval
 from unitrain.train.run_folder import json_values
 
 SINGLE, OFFLINE = "single stream", "offline"
+# The float model, which all others are compared with.
+BASELINE = "fp32"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.onnx.anatomy import macs, sizes, write_model
@@ -23,20 +22,19 @@ from unitrain.study.latency import time_all
 from unitrain.study.progress import Progress
 from unitrain.study.quality import Quality, judge
 from unitrain.study.recommend import recommend
-from unitrain.study.results import OFFLINE, SINGLE, Row, Size, Study
+from unitrain.study.results import BASELINE, OFFLINE, SINGLE, Row, Size, Study
+from unitrain.study.runtimes import Runtime, ready
 from unitrain.study.splits import Samples
 from unitrain.study.statistics import holm
 from unitrain.study.subject import Subject, shapes_of
-from unitrain.study.variants import BASELINE, Variant
-from unitrain.study.workshop import Built, Workshop
+from unitrain.study.variants import Variant
+from unitrain.study.workshop import Built, Workshop, predict
 from unitrain.timing import TWIN, Contender
 from unitrain.weights.random import stream
 
 Array = npt.NDArray[Any]
 Outputs = dict[str, Array]
 
-# Samples predicted at a time where quality is measured.
-_BATCH = 64
 # Seconds of inferences whose processor time is counted.
 _CPU_SECONDS = 0.2
 
@@ -55,6 +53,7 @@ class Entry:
 def study(
     subject: Subject,
     chosen: Sequence[Variant],
+    runtimes: Sequence[Runtime],
     options: StudySpec,
     folder: Path,
     seed: int,
@@ -67,6 +66,8 @@ def study(
     ----------
     chosen
         The variants; the first is the float model.
+    runtimes
+        Other runtimes that are timed beside them.
     folder
         Where each variant's file goes, an empty folder.
     request
@@ -84,9 +85,10 @@ def study(
         entries = _make(workshop, chosen, folder, progress)
         _judge_all(workshop, entries, progress)
         measured = [entry for entry in entries if entry.deployed is not None and not entry.row.failure]
-        bands, rounds = _time(workshop, measured, progress)
+        others = _runtime_rows(runtimes, subject)
+        bands, rounds = _time(workshop, measured, others, progress)
         _weigh(workshop, measured, progress)
-        rows = [entry.row for entry in entries]
+        rows = [*(entry.row for entry in entries), *(row for _, row in others)]
         candidates = {entry.variant.name for entry in entries if entry.variant.candidate}
         name, sentence = recommend(rows, candidates, bands[SINGLE], speed_only=subject.speed_only)
         measure = next((row.test.measure for row in rows if row.test), "")
@@ -105,7 +107,7 @@ def study(
             name,
             sentence,
             machine,
-            versions(("numpy", "onnx")),
+            versions(dict.fromkeys(("numpy", "onnx", *(runtime.backend for runtime in runtimes)))),
             request,
             [*subject.notes, *subject.samples.notes],
             time.perf_counter() - started,
@@ -194,16 +196,9 @@ def _judge_all(workshop: Workshop, entries: Sequence[Entry], progress: Progress)
         row.test = replace(row.test, corrected=value)
 
 
-def predict(deployed: Deployed, samples: Samples, fixed_batch: int | None) -> Outputs:
-    """Predict samples; where the model takes one batch size only the last batch is filled up and cut again."""
-    if fixed_batch is None:
-        return deployed.predict(samples.inputs, _BATCH)
-    count = len(samples)
-    filled = samples.take(np.arange(-(-count // fixed_batch) * fixed_batch) % count)
-    return {name: values[:count] for name, values in deployed.predict(filled.inputs, fixed_batch).items()}
-
-
-def _time(workshop: Workshop, entries: Sequence[Entry], progress: Progress) -> tuple[dict[str, float], dict[str, int]]:
+def _time(
+    workshop: Workshop, entries: Sequence[Entry], others: Sequence[tuple[Runtime, Row]], progress: Progress
+) -> tuple[dict[str, float], dict[str, int]]:
     """Time what came through the gates, in both scenarios; return the A/A bands and the rounds."""
     subject, options = workshop.subject, workshop.options
     scenarios = {SINGLE: 1, OFFLINE: options.batch}
@@ -219,13 +214,51 @@ def _time(workshop: Workshop, entries: Sequence[Entry], progress: Progress) -> t
         contenders += [_contender(entry.variant.name, entry.deployed, feeds) for entry in entries if entry is not base]
         for contender in contenders:
             contender.run()
+        if others and base.deployed is not None:
+            contenders += _prepared(others, subject, options.threads, feeds, base.deployed.run(feeds), progress)
         progress.begin(f"timing, {scenario}", options.rounds)
         generator = stream(workshop.seed, "study", "timing", scenario)
         timed = time_all(contenders, batch, options.rounds, generator, progress.at)
         bands[scenario], rounds[scenario] = timed.band, timed.rounds
         for entry in entries:
             entry.row.latency[scenario] = timed.latencies[entry.variant.name]
+        for runtime, row in others:
+            if runtime.name in timed.latencies:
+                row.latency[scenario] = timed.latencies[runtime.name]
     return bands, rounds
+
+
+def _runtime_rows(runtimes: Sequence[Runtime], subject: Subject) -> list[tuple[Runtime, Row]]:
+    rows = [(runtime, Row(runtime.name, runtime.what)) for runtime in runtimes]
+    if subject.trained is None:
+        for _, row in rows:
+            row.failure = "it runs the graph of a trained run, and this is an ONNX file"
+    return rows
+
+
+def _prepared(
+    others: Sequence[tuple[Runtime, Row]],
+    subject: Subject,
+    threads: int,
+    feeds: Mapping[str, Array],
+    reference: Outputs,
+    progress: Progress,
+) -> list[Contender]:
+    """Prepare the other runtimes for one scenario; what fails is a row with its reason."""
+    contenders = []
+    for runtime, row in others:
+        if row.failure or subject.trained is None:
+            continue
+        progress.tell(runtime.name)
+        try:
+            contender = ready(runtime, subject.trained, threads, feeds, reference, row)
+        except InputError as error:
+            row.failure = error.problems[0].message
+        except Exception as error:  # a framework's compiler fails in any way
+            row.failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        else:
+            contenders += [] if contender is None else [contender]
+    return contenders
 
 
 def _contender(name: str, deployed: Deployed | None, feeds: Mapping[str, Array]) -> Contender:

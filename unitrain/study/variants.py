@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from unitrain.backends.onnx.deployed import Level
 from unitrain.backends.onnx.posttraining import Static
 from unitrain.backends.onnx.reduced import dynamic_int8, half, weights_only
 from unitrain.spec.errors import unknown_name
 from unitrain.study.gates import Expected
+from unitrain.study.pruned import pruned, pruned_int8, sparse
+from unitrain.study.results import BASELINE
+from unitrain.study.runtimes import Runtime
+from unitrain.study.sensitivity import mixed
 from unitrain.study.workshop import Built, Workshop
 
-BASELINE = "fp32"
 FLOAT = Expected()
+SMALLER = Expected(differs=True, not_larger=True)
 INTEGERS = Expected(integers=True, differs=True, not_larger=True)
 Needs = Literal["file", "run", "training"]
 
@@ -70,6 +74,19 @@ def _half(workshop: Workshop) -> Built:
     return Built(half(prepared.model), notes=prepared.notes)
 
 
+# Label, in words, arguments.
+_SPARSE: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("50", "50 %", {"sparsity": 0.5}),
+    ("80", "80 %", {"sparsity": 0.8}),
+    ("90", "90 %", {"sparsity": 0.9}),
+    ("2:4", "2 of every 4", {"pattern": (2, 4)}),
+)
+# Ending of the name, in words, function, what its gates ask.
+_PRUNED: tuple[tuple[str, str, Callable[..., Built], Expected], ...] = (
+    ("", "", pruned, SMALLER),
+    ("-int8", ", static int8", pruned_int8, INTEGERS),
+)
+
 _ALL = (
     Variant(BASELINE, "float model, all of onnxruntime's optimisations", _as_is),
     Variant("fp32-extended", "float model, extended optimisations", partial(_as_is, level="extended")),
@@ -114,21 +131,54 @@ _ALL = (
         INTEGERS,
         candidate=False,
     ),
-    Variant("fp16", "float16 inside, float32 outside", _half, Expected(differs=True, not_larger=True)),
+    Variant("fp16", "float16 inside, float32 outside", _half, SMALLER),
     Variant("int8-weights", "weights of 8 bits in blocks, products in int8", partial(_weights, bits=8), INTEGERS),
     Variant("int4-weights", "weights of 4 bits in blocks, products in int8", partial(_weights, bits=4), INTEGERS),
+    Variant("mixed", "static int8, the operators that suffer most restored to float", mixed, INTEGERS),
+    *(
+        Variant(
+            f"sparse-{label}",
+            f"{what} of the weights zero: smaller after compression only, no faster here",
+            partial(sparse, **options),
+            SMALLER,
+            needs="run",
+            candidate=False,
+        )
+        for label, what, options in _SPARSE
+    ),
+    *(
+        Variant(
+            f"pruned-{share}{suffix}",
+            f"{share} % of the channels gone, trained further{what}",
+            partial(build, ratio=share / 100),
+            expected,
+            needs="training",
+        )
+        for suffix, what, build, expected in _PRUNED
+        for share in (25, 50)
+    ),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
+RUNTIMES: dict[str, Runtime] = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime("numpy", "float model in unitrain's NumPy program", "numpy", "numpy"),
+        Runtime("torch-eager", "float model as a torch.nn.Module", "torch", "eager"),
+        Runtime("torch-compiled", "float model by torch.compile", "torch", "compile"),
+        Runtime("tensorflow-xla", "float model by TensorFlow's XLA", "keras", "xla"),
+    )
+}
+ALL = "all"
 
 
-def choose(named: Sequence[str] | None, *, is_run: bool) -> list[Variant]:
-    """Return the variants to be made, the float model first.
+def choose(named: Sequence[str] | None, *, is_run: bool) -> tuple[list[Variant], list[Runtime]]:
+    """Return the variants to be made, the float model first, and the other runtimes.
 
     Parameters
     ----------
     named
-        Names; by default all that need no training, and of a file those that need no run.
+        Names, or ``all``; by default all that need no training, and of a file those that need no run.
 
     Raises
     ------
@@ -136,8 +186,17 @@ def choose(named: Sequence[str] | None, *, is_run: bool) -> list[Variant]:
         A name is unknown.
     """
     if named is None:
-        return [item for item in _ALL if item.needs == "file" or (item.needs == "run" and is_run)]
+        return [item for item in _ALL if item.needs == "file" or (item.needs == "run" and is_run)], []
+    known = (*VARIANTS, *RUNTIMES, ALL)
     for name in named:
-        if name not in VARIANTS:
-            raise unknown_name("variant", name, VARIANTS)
-    return [item for item in _ALL if item.name == BASELINE or item.name in named]
+        if name not in known:
+            raise unknown_name("variant", name, known)
+    whole = ALL in named
+
+    def wanted(name: str, possible: bool) -> bool:
+        return name in named or (whole and possible)
+
+    return (
+        [item for item in _ALL if item.name == BASELINE or wanted(item.name, is_run or item.needs == "file")],
+        [item for item in RUNTIMES.values() if wanted(item.name, is_run)],
+    )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unitrain.backends.onnx.anatomy import Model
-from unitrain.backends.onnx.deployed import Level
+from unitrain.backends.onnx.anatomy import Model, write_model
+from unitrain.backends.onnx.deployed import Deployed, Level, deploy
 from unitrain.backends.onnx.posttraining import Static, static_int8
 from unitrain.backends.onnx.repair import Repaired, repair
 from unitrain.spec.errors import InputError
@@ -65,6 +65,10 @@ class Workshop:
         Told what is being done.
     floats
         Float models by name: ``float`` is the subject's own, others are pruned ones.
+    sensitivity
+        What was found of single operators, the worst first.
+    said
+        Float model to what was done to get it.
     """
 
     subject: Subject
@@ -73,6 +77,7 @@ class Workshop:
     tell: Callable[[str], None] = lambda message: None
     floats: dict[str, Model] = field(default_factory=dict)
     sensitivity: list[Sensitivity] = field(default_factory=list)
+    said: dict[str, list[str]] = field(default_factory=dict)
     _repaired: dict[str, Repaired] = field(default_factory=dict)
     _folder: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
 
@@ -86,12 +91,6 @@ class Workshop:
             raise InputError("it rewrites the graph of a trained run, and this is an ONNX file")
         return self.subject.trained
 
-    def float_model(self, name: str, make: Callable[[], Model]) -> str:
-        """Keep a further float model, made once; return its name."""
-        if name not in self.floats:
-            self.floats[name] = make()
-        return name
-
     def prepared(self, source: str = "float") -> Repaired:
         """Return a float model in the form that quantisers read, with what was done to it."""
         if source not in self._repaired:
@@ -104,11 +103,26 @@ class Workshop:
         whole = _equal_batches(self.subject.samples.calibration, self.subject.fixed_batch)
         ranges = Path(self._folder.name) / f"{source}-{options.calibration}.json"
         model = static_int8(prepared.model, whole, options, ranges)
-        return Built(model, source=source, notes=prepared.notes)
+        return Built(model, source=source, notes=(*self.said.get(source, ()), *prepared.notes))
+
+    def outputs(self, model: Model, samples: Samples) -> dict[str, Array]:
+        """Run a model on samples."""
+        path = Path(self._folder.name) / "tried.onnx"
+        write_model(model, path)
+        return predict(deploy(path, threads=self.options.threads), samples, self.subject.fixed_batch)
 
     def close(self) -> None:
         """Throw away what was kept in files."""
         self._folder.cleanup()
+
+
+def predict(deployed: Deployed, samples: Samples, fixed_batch: int | None) -> dict[str, Array]:
+    """Predict samples; where the model takes one batch size only the last batch is filled up and cut again."""
+    if fixed_batch is None:
+        return deployed.predict(samples.inputs, _BATCH)
+    count = len(samples)
+    filled = samples.take(np.arange(-(-count // fixed_batch) * fixed_batch) % count)
+    return {name: values[:count] for name, values in deployed.predict(filled.inputs, fixed_batch).items()}
 
 
 def _equal_batches(samples: Samples, fixed: int | None) -> list[dict[str, Array]]:

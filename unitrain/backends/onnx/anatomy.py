@@ -39,6 +39,7 @@ _QUANTISED = frozenset(
     }
 )
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
+_STATIC = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # A tensor with fewer numbers is a setting rather than weights.
 _WEIGHTS = 16
 
@@ -127,6 +128,11 @@ def _constant_size(node: NodeProto) -> int:
         return 0
     size: int = sum(math.prod(item.t.dims) for item in node.attribute if item.name == "value")
     return size if size >= _WEIGHTS else 0
+
+
+def product_nodes(model: ModelProto) -> list[tuple[str, str]]:
+    """Return name and operator of the products that can be quantised statically, in the order of computation."""
+    return [(node.name, node.op_type) for node in model.graph.node if node.op_type in _STATIC]
 
 
 @dataclass(frozen=True)

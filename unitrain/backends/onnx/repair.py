@@ -46,7 +46,18 @@ def repair(model: ModelProto) -> Repaired:
         notes.append(
             f"{found.nested_weights:,} weights stand inside If or Loop bodies, where the quantiser does not look"
         )
-    return Repaired(_preprocess(repaired), tuple(notes))
+    prepared = _preprocess(repaired)
+    _name_nodes(prepared)
+    return Repaired(prepared, tuple(notes))
+
+
+def _name_nodes(model: ModelProto) -> None:
+    """Give every node a name of its own, by which it can be chosen."""
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}.{number}"
+        taken.add(node.name)
 
 
 def _lift_constants(model: ModelProto) -> int:
