@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 from unitrain.spec.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from unitrain.cli.study_bar import StudyBar
     from unitrain.spec.study import StudySpec
     from unitrain.study.subject import Subject
 
@@ -60,6 +61,9 @@ def study(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default studies/NAME-TIME.")
     ] = None,
+    repeat: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Do an earlier study again, and compare.", show_default=False)
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the variants and exit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON of the report alone.")] = False,
 ) -> None:
@@ -80,76 +84,134 @@ def study(
     if list_:
         _list()
         return
-    if source is None:
+    beside = {"data": data, "labels": labels, "preprocess": preprocess, "calib": calib, "shape": shape}
+    given: dict[str, Any] = {"margin": margin, "rounds": rounds, "threads": threads}
+    named = [word.strip() for text in variants or () for word in text.split(",") if word.strip()] or None
+    earlier: dict[str, Any] | None = None
+    if repeat is not None:
+        for option, value in {"SOURCE": source, "--variants": named, **beside, **given}.items():
+            if value is not None:
+                raise InputError("--repeat takes everything from the earlier study", found=option)
+        from unitrain.study.files import read_study
+
+        earlier = read_study(repeat)
+        request = dict(earlier["request"])
+    elif source is None:
         raise InputError("name what is to be studied", allowed="a run folder, a recipe, or a model.onnx")
-    _check_number("--margin", margin, 0.0, 1.0)
-    _check_number("--rounds", rounds, 5, 10_000)
-    _check_number("--threads", threads, 1, 256)
-    # Before any library is loaded that reads it once.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads or 1)
+    else:
+        request = {"source": source.resolve(), "variants": named, "seed": seed, **given, **beside}
+        request = {
+            name: str(Path(value).resolve()) if isinstance(value, Path) else value for name, value in request.items()
+        }
+    _check_number("--margin", request["margin"], 1e-6, 0.999)
+    _check_number("--rounds", request["rounds"], 5, 10_000)
+    _check_number("--threads", request["threads"], 1, 256)
+    plain, folder = _run(request, out)
+    if as_json:
+        typer.echo(json.dumps(plain, allow_nan=False))
+    else:
+        from unitrain.report.study_table import print_study
+
+        print_study(plain)
+        typer.echo(f"report: {folder}")
+    if earlier is not None:
+        _compare(earlier, plain, quiet=as_json)
+
+
+def _run(request: dict[str, Any], out: Path | None) -> tuple[dict[str, Any], Path]:
+    """Do what was asked for; return the study's plain values and its folder."""
     from unitrain.backends import load_backend
 
     load_backend("onnx")
     from unitrain.cli.study_bar import StudyBar
-    from unitrain.report.study_table import print_study
-    from unitrain.study.files import make_folder, write_files
+    from unitrain.report.figures import check_report_packages
+    from unitrain.report.study_page import render_study_page
+    from unitrain.study.files import PAGE, make_folder, write_files
     from unitrain.study.session import study as run
     from unitrain.study.variants import choose
+    from unitrain.weights.store import write_text
 
-    beside = {"data": data, "labels": labels, "preprocess": preprocess, "calib": calib, "shape": shape}
-    given: dict[str, Any] = {"margin": margin, "rounds": rounds, "threads": threads}
-    named = [word.strip() for text in variants or () for word in text.split(",") if word.strip()] or None
-    choose(named, is_run=False)
+    check_report_packages()
+    choose(request["variants"], is_run=False)
+    source = Path(request["source"])
+    if not source.exists():
+        near = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
+        raise InputError("no such run, recipe or model", file=str(source), hint=did_you_mean(source.name, near))
+    folder = make_folder(out, source.stem)
     bar = StudyBar()
     try:
-        subject, options = _subject(source, given, beside, seed)
-        chosen, runtimes = choose(named if named is not None else options.variants, is_run=subject.trained is not None)
-        folder = make_folder(out, subject.name)
-        request = {"source": str(source.resolve()), "variants": named, "seed": seed, **given}
-        request |= {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in beside.items()}
-        found = run(subject, chosen, runtimes, options, folder, seed, request, bar)
+        subject, options = _subject(source, request, folder, bar)
+        named = request["variants"] if request["variants"] is not None else options.variants
+        chosen, runtimes = choose(named, is_run=subject.trained is not None)
+        found = run(subject, chosen, runtimes, options, folder, request["seed"], request, bar)
     finally:
         bar.close()
+        # A folder in which nothing came to stand is not left behind.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     found.command = shlex.join(["unitrain", *sys.argv[1:]])
     plain = found.to_plain()
     write_files(plain, folder)
-    if as_json:
-        typer.echo(json.dumps(plain, allow_nan=False))
-        return
-    print_study(plain)
-    typer.echo(f"report: {folder}")
+    write_text(folder / PAGE, render_study_page(plain))
+    return plain, folder
 
 
-def _subject(source: Path, given: dict[str, Any], beside: dict[str, Any], seed: int) -> tuple[Subject, StudySpec]:
+def _compare(earlier: dict[str, Any], plain: dict[str, Any], *, quiet: bool) -> None:
+    """Print how a repetition differs; exit code 1 where what must be the same is not."""
+    from unitrain.study.repeat import compare
+
+    differences, told = compare(earlier, plain)
+    lines = [*(f"differs: {line}" for line in differences), *(f"note: {line}" for line in told)]
+    if not differences:
+        lines.append("the same samples, files, gates and quality as before")
+    for line in lines:
+        typer.echo(line, err=quiet)
+    if differences:
+        raise typer.Exit(1)
+
+
+def _subject(source: Path, request: dict[str, Any], folder: Path, bar: StudyBar) -> tuple[Subject, StudySpec]:
     """Read what is studied, and the settings: those of the command line over those of the recipe."""
     from unitrain.spec.study import StudySpec
 
     def settled(base: StudySpec) -> StudySpec:
+        given = {name: request[name] for name in ("margin", "rounds", "threads")}
         return base.model_copy(update={name: value for name, value in given.items() if value is not None})
 
-    if not source.exists():
-        near = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
-        raise InputError("no such run, recipe or model", file=str(source), hint=did_you_mean(source.name, near))
+    beside = ("data", "labels", "preprocess", "calib")
     if source.suffix.lower() == ".onnx":
         from unitrain.study.third_party import Given, from_file, read_shapes
 
         options = settled(StudySpec())
-        files = {name: beside[name] for name in ("data", "labels", "preprocess", "calib")}
-        return from_file(
-            source, Given(**files, shapes=read_shapes(beside["shape"] or ())), options.calibration_samples, seed
-        ), options
-    for name, value in beside.items():
-        if value:
+        files = {name: Path(request[name]) if request[name] else None for name in beside}
+        given = Given(**files, shapes=read_shapes(request["shape"] or ()))
+        return from_file(source, given, options.calibration_samples, request["seed"]), options
+    for name in (*beside, "shape"):
+        if request[name]:
             raise InputError(f"--{name} is for an ONNX file: a run has data of its own", found=str(source))
-    if source.is_dir():
-        from unitrain.study.subject import from_run
-        from unitrain.train.fit import load_run
-        from unitrain.train.run_folder import RunFolder
+    from unitrain.study.subject import from_run
+    from unitrain.train.fit import load_run
+    from unitrain.train.run_folder import RunFolder
 
-        options = settled(load_run(RunFolder.open(source)).recipe.study)
-        return from_run(source, options.calibration_samples, seed), options
-    raise InputError("this is neither a run folder, a recipe nor an ONNX file", file=str(source))
+    run = source if source.is_dir() else _trained(source, folder, bar)
+    options = settled(load_run(RunFolder.open(run)).recipe.study)
+    return from_run(run, options.calibration_samples, request["seed"]), options
+
+
+def _trained(recipe: Path, folder: Path, bar: StudyBar) -> Path:
+    """Train a recipe into the study's folder."""
+    from unitrain.spec.documents import is_recipe
+    from unitrain.spec.yaml import read_yaml
+    from unitrain.study.training import Teller
+    from unitrain.train.fit import fit
+
+    if not is_recipe(read_yaml(recipe)):
+        raise InputError(
+            "a model alone cannot be studied: it is not trained",
+            file=str(recipe),
+            allowed="a run folder, a recipe, or a model.onnx",
+        )
+    return fit(recipe, out=folder / "run", observers=(Teller(bar),)).folder.path
 
 
 def _list() -> None:

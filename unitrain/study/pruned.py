@@ -15,8 +15,8 @@ from unitrain.graph.passes.prune_channels import prune_channels
 from unitrain.graph.respell import spec_of
 from unitrain.spec.errors import InputError
 from unitrain.study.subject import Array
+from unitrain.study.training import Teller
 from unitrain.study.workshop import Built, Workshop
-from unitrain.train.events import BlockDone, Observer
 from unitrain.train.fit import fit
 from unitrain.train.recipe import LoadedRecipe, check_recipe
 from unitrain.weights.store import load_weights, save_tensors
@@ -80,7 +80,7 @@ def finetune(workshop: Workshop, graph: Graph, weights: Weights, epochs: int) ->
         save_tensors(start, dict(weights), {"format": "unitrain canonical weights"})
         loaded = _shortened(workshop.trained.loaded, graph, start, epochs)
         done = fit(
-            loaded, backend=loaded.recipe.backend, out=Path(folder) / "run", observers=(_Teller(workshop, epochs),)
+            loaded, backend=loaded.recipe.backend, out=Path(folder) / "run", observers=(Teller(workshop.progress),)
         )
         return dict(load_weights(done.folder.weights, graph))
 
@@ -104,14 +104,3 @@ def _shortened(loaded: LoadedRecipe, graph: Graph, start: Path, epochs: int) -> 
 
 def _float32(weights: Weights) -> dict[str, Array]:
     return {name: np.asarray(array, np.float32) for name, array in weights.items()}
-
-
-class _Teller(Observer):
-    """Tells the study's display how far training is."""
-
-    def __init__(self, workshop: Workshop, epochs: int) -> None:
-        self._workshop, self._epochs = workshop, epochs
-
-    def on_block(self, event: BlockDone) -> None:
-        """Say the epoch."""
-        self._workshop.tell(f"training, epoch {event.epoch} of {self._epochs}")

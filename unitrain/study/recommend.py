@@ -95,16 +95,6 @@ def _of_the_faster(faster: Sequence[Row]) -> tuple[Row, str]:
     return best, reason
 
 
-def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Return the names that nothing beats: of ``(name, cost, quality)`` none is both cheaper and better."""
-    front, best = [], float("-inf")
-    for name, _, quality in sorted(points, key=lambda point: (point[1], -point[2])):
-        if quality > best:
-            front.append(name)
-            best = quality
-    return front
-
-
 def _interval(row: Row) -> Interval:
     return row.latency[SINGLE].ratio or Interval(1.0, 1.0, 1.0)
 

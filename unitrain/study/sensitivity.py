@@ -33,7 +33,7 @@ def rank(workshop: Workshop) -> list[Sensitivity]:
     nodes = product_nodes(workshop.prepared().model)
     found = []
     for number, (name, kind) in enumerate(nodes):
-        workshop.tell(f"sensitivity {number + 1} of {len(nodes)}")
+        workshop.progress.tell(f"sensitivity {number + 1} of {len(nodes)}")
         built = workshop.static(Static(only=(name,)))
         values = workshop.outputs(built.model, samples)[output]
         noise = signal_to_noise(exact.astype(float), values.astype(float))
@@ -54,7 +54,7 @@ def mixed(workshop: Workshop) -> Built:
     count = 0
     while count < len(ranked):
         names = tuple(item.node for item in ranked[:count])
-        workshop.tell(f"{count} operators restored")
+        workshop.progress.tell(f"{count} operators restored")
         built = workshop.static(Static(exclude=names))
         if accepted(_selection(workshop, built)):
             if count == 0:

@@ -80,7 +80,7 @@ def study(
     """
     started = time.perf_counter()
     machine = {**describe(), "cpu flags": cpu_line("flags")}
-    workshop = Workshop(subject, options, seed, progress.tell)
+    workshop = Workshop(subject, options, seed, progress)
     try:
         entries = _make(workshop, chosen, folder, progress)
         _judge_all(workshop, entries, progress)

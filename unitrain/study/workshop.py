@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from unitrain.backends.onnx.posttraining import Static, static_int8
 from unitrain.backends.onnx.repair import Repaired, repair
 from unitrain.spec.errors import InputError
 from unitrain.spec.study import StudySpec
+from unitrain.study.progress import Progress
 from unitrain.study.results import Sensitivity
 from unitrain.study.splits import Samples
 from unitrain.study.subject import Array, Subject
@@ -61,7 +61,7 @@ class Workshop:
         Settings of the study.
     seed
         Keys what is drawn.
-    tell
+    progress
         Told what is being done.
     floats
         Float models by name: ``float`` is the subject's own, others are pruned ones.
@@ -74,7 +74,7 @@ class Workshop:
     subject: Subject
     options: StudySpec
     seed: int = 0
-    tell: Callable[[str], None] = lambda message: None
+    progress: Progress = field(default_factory=Progress)
     floats: dict[str, Model] = field(default_factory=dict)
     sensitivity: list[Sensitivity] = field(default_factory=list)
     said: dict[str, list[str]] = field(default_factory=dict)

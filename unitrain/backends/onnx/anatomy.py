@@ -39,6 +39,8 @@ _QUANTISED = frozenset(
     }
 )
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
+# Recurrent operators and their gates.
+_RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _STATIC = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # A tensor with fewer numbers is a setting rather than weights.
 _WEIGHTS = 16
@@ -208,7 +210,8 @@ def macs(model: ModelProto, inputs: Mapping[str, Array]) -> int | None:
         return None
     known = {item.name: tuple(item.dims) for item in model.graph.initializer}
     known |= {name: array.shape for name, array in inputs.items()}
-    wanted = dict.fromkeys(name for node in nodes for name in (*node.input[:2], node.output[0]) if name not in known)
+    needed = (name for node in nodes for name in (*node.input[:2], *_result(node)))
+    wanted = dict.fromkeys(name for name in needed if name not in known)
     opened = ModelProto()
     opened.CopyFrom(model)
     outputs = {item.name for item in model.graph.output}
@@ -220,15 +223,21 @@ def macs(model: ModelProto, inputs: Mapping[str, Array]) -> int | None:
     return sum(_node_macs(node, known) for node in nodes)
 
 
+def _result(node: NodeProto) -> list[str]:
+    """Return the output whose size counts; of recurrent layers none does, and they may leave theirs out."""
+    return [] if node.op_type in _RECURRENT else list(node.output[:1])
+
+
 def _node_macs(node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    left, right, result = (shapes[name] for name in (*node.input[:2], node.output[0]))
-    if node.op_type in ("LSTM", "GRU", "RNN"):
+    left, right = (shapes[name] for name in node.input[:2])
+    if node.op_type in _RECURRENT:
         # [length, batch, in], [directions, gates * width, in]: products with the input and with the state.
         directions, rows, _ = right
-        gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[node.op_type]
+        gates = _RECURRENT[node.op_type]
         return left[0] * left[1] * directions * rows * (left[2] + rows // gates)
     if node.op_type == "ConvTranspose":
         return math.prod(left) * math.prod(right[1:])
+    result = shapes[node.output[0]]
     if node.op_type == "Conv":
         return math.prod(result) * math.prod(right[1:])
     if node.op_type == "Gemm":
