@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unitrain.data.decoders import Decoders
 from unitrain.data.raw import Array
 from unitrain.data.sources.image_folder import list_images, read_images
 from unitrain.spec.errors import InputError, did_you_mean
@@ -35,7 +36,10 @@ def read_pictures(
     if not paths:
         raise InputError("the folder holds no images", file=str(folder))
     kind: Literal["grayscale", "rgb"] = "grayscale" if spec.channels == "grayscale" else "rgb"
-    pixels, kept, notes = read_images(paths, kind, spec.size, "skip")
+    shape = (*spec.size, 1 if kind == "grayscale" else 3)
+    pixels, kept, notes = read_images(paths, Decoders(0, kind, spec.size), shape, "skip")
+    if not kept:
+        raise InputError("no image could be read", file=str(folder), found=notes[0])
     if spec.channels == "bgr":
         pixels = pixels[..., ::-1]
     scaled = pixels.astype(np.float32) * np.float32(spec.scale)
