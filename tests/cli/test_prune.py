@@ -90,6 +90,14 @@ def test_what_is_pruned_is_a_run_like_any_other(trained, tmp_path, capsys):
     assert json.loads((out / "result.json").read_text())["reason"] == "finished"
 
 
+def test_the_model_as_it_was_teaches(trained, tmp_path, capsys):
+    out = tmp_path / "taught"
+    options = ("--structured", 0.5, "--multiple", 8, "--finetune", 2, "--distill", "--lr", 0.003, "--out", out)
+    assert run(capsys, "prune", trained, *options)[0] == 0
+    assert load_spec(Recipe, out / "recipe.yaml").distillation.teacher == str(trained)
+    assert accuracy(out) > accuracy(trained) - 0.05
+
+
 @pytest.mark.parametrize("backend", ["numpy", "torch", "keras"])
 def test_zeros_stay_zeros_in_fine_tuning(trained, tmp_path, capsys, backend):
     out = tmp_path / "sparse"
@@ -121,6 +129,7 @@ def test_two_of_four(trained, tmp_path, capsys):
         (("--pattern", "2:4", "--sparsity", 0.5), "--sparsity or --pattern"),
         (("--structured", 0.5, "--importance", "tailor"), "did you mean 'taylor'"),
         (("--structured", 0.5, "--finetune", 0), "an epoch or more"),
+        (("--structured", 0.5, "--distill"), "--finetune EPOCHS"),
     ],
 )
 def test_mistakes_are_explained(trained, tmp_path, capsys, options, said):

@@ -35,6 +35,9 @@ def prune(
     finetune: Annotated[
         int | None, typer.Option(metavar="EPOCHS", help="Train so many epochs; zeros stay zeros.")
     ] = None,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Train on what the model said before it was pruned, too.")
+    ] = False,
     lr: Annotated[float | None, typer.Option(help="Its learning rate; by default a tenth of the run's.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe.")
@@ -50,6 +53,8 @@ def prune(
     Examples:
 
       unitrain prune runs/digits-cnn-numpy-20260101-120000 --structured 0.5 --finetune 5
+
+      unitrain prune runs/digits-cnn-numpy-20260101-120000 --structured 0.5 --finetune 5 --distill
 
       unitrain prune runs/digits-cnn-numpy-20260101-120000 --pattern 2:4 --finetune 5 --backend torch
 
@@ -79,6 +84,7 @@ def prune(
         run,
         options,
         finetune=finetune,
+        distill=distill,
         lr=lr,
         backend=backend,
         device=device,

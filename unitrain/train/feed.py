@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Batchable, Plan, Program, Statistics
+from unitrain.backends.contract import Arrays, Batchable, Plan, Program, Statistics
 from unitrain.spans import WAITING, span
 
 # Bytes of batches that may wait for the device, and of a block of them that is placed on it.
@@ -30,6 +30,14 @@ class Augment(Protocol):
 
     def __call__(self, inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
         """Return the changed inputs."""
+        ...
+
+
+class Teach(Protocol):
+    """Changes the targets of one training batch by its inputs, after these were changed."""
+
+    def __call__(self, inputs: Arrays, targets: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Return the changed targets."""
         ...
 
 
@@ -56,12 +64,18 @@ class Feed(Protocol):
         ...
 
 
-def make_feed(program: Program, data: Batchable, coming: Coming, augment: Augment | None = None) -> Feed:
+def in_memory(data: Batchable) -> bool:
+    """Tell whether a data set lies in memory, and is not read as it is needed."""
+    return all(isinstance(array, np.ndarray) for array in (*data.inputs.values(), *data.targets.values()))
+
+
+def make_feed(
+    program: Program, data: Batchable, coming: Coming, augment: Augment | None = None, teach: Teach | None = None
+) -> Feed:
     """Place what is in memory and stays as it is; stream the rest."""
-    in_memory = all(isinstance(array, np.ndarray) for array in (*data.inputs.values(), *data.targets.values()))
-    if augment is None and in_memory:
+    if augment is None and teach is None and in_memory(data):
         return Resident(program, data)
-    return Streamed(program, data, coming, augment)
+    return Streamed(program, data, coming, augment, teach)
 
 
 class _Closing:
@@ -119,6 +133,8 @@ class Streamed(_Closing):
         The batches that will be asked for.
     augment
         Changes the inputs of each batch.
+    teach
+        Changes the targets of each batch, by its changed inputs.
     ahead_bytes, block_bytes
         Most bytes of batches that wait, and of one block; a single batch may be larger.
     """
@@ -129,11 +145,12 @@ class Streamed(_Closing):
         data: Batchable,
         coming: Coming,
         augment: Augment | None = None,
+        teach: Teach | None = None,
         *,
         ahead_bytes: int = AHEAD_BYTES,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
-        self._program, self._data, self._augment = program, data, augment
+        self._program, self._data, self._augment, self._teach = program, data, augment, teach
         self._ahead_bytes, self._block_bytes = ahead_bytes, block_bytes
         self.longest = 1  # until the size of a batch is known
         self._ahead = 2  # batches: two blocks as long as the last
@@ -229,6 +246,8 @@ class Streamed(_Closing):
         if self._augment is not None:
             inputs = self._augment(inputs, number)
         targets = {name: array[rows] for name, array in data.targets.items()}
+        if self._teach is not None:
+            targets = self._teach(inputs, targets)
         return Batchable(inputs, targets, None if data.weight is None else data.weight[rows])
 
 

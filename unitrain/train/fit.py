@@ -18,7 +18,7 @@ from unitrain.train.events import Observer, RunEnd
 from unitrain.train.recipe import LoadedRecipe, load_recipe
 from unitrain.train.run import Run
 from unitrain.train.run_folder import RunFolder, describe_environment
-from unitrain.train.session import Place, count_samples, settings
+from unitrain.train.session import Place, count_samples, load_run, settings
 from unitrain.train.tuning import Choice, try_all
 from unitrain.train.tuning_cache import KnownTrials
 from unitrain.weights.store import save_tensors, write_text
@@ -201,13 +201,6 @@ def tune(
     place = Place.choose(loaded, backend, device, training=True)
     tuner = Run.assemble(loaded, place, execution=ExecutionSpec(mode="fixed")).tuner
     return try_all(loaded.recipe.execution, tuner, KnownTrials()), tuner.steps
-
-
-def load_run(folder: RunFolder, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read back the recipe and model of a run folder. Relative data paths count from the recipe's folder."""
-    loaded = load_recipe(folder.recipe, overrides)
-    origin = Path(folder.read_json(folder.environment)["recipe_folder"])
-    return replace(loaded, folder=origin)
 
 
 def starting_from(path: Path, weights: Arrays, loaded: LoadedRecipe) -> LoadedRecipe:

@@ -15,11 +15,10 @@ from unitrain.data.load import apply_stored
 from unitrain.data.preprocess import Preprocessing
 from unitrain.spec.errors import InputError, unknown_name
 from unitrain.train.evaluation import predict
-from unitrain.train.fit import load_run
 from unitrain.train.measures import Measures
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.run_folder import RunFolder
-from unitrain.train.session import Place, batchable, prepare_data, settings
+from unitrain.train.session import Place, batchable, load_run, prepare_data, settings
 from unitrain.weights.store import load_weights, write_atomically
 
 PARTS = ("train", "validation", "test")

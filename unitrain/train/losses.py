@@ -91,7 +91,7 @@ class SoftmaxCrossEntropy:
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor | float]:
         """Return sum(w * l) and sum(w), w = sample weight * class weight, 0 where ignored."""
-        classes, weights = self._counted(xp, prediction, target, weight)
+        classes, weights = self.counted(xp, prediction, target, weight)
         logs = xp.log_softmax(prediction)
         losses = -xp.take_last(logs, classes)
         s = self.spec.label_smoothing
@@ -101,14 +101,14 @@ class SoftmaxCrossEntropy:
 
     def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Return w * (softmax(x) - q)."""
-        classes, weights = self._counted(xp, prediction, target, weight)
+        classes, weights = self.counted(xp, prediction, target, weight)
         count, s = int(prediction.shape[-1]), self.spec.label_smoothing
         wanted = xp.one_hot(classes, count, prediction)
         if s != 0.0:
             wanted = wanted * (1.0 - s) + s / count
         return scaled(None if weights is None else weights[..., None], xp.softmax(prediction) - wanted)
 
-    def _counted(
+    def counted(
         self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the classes ``[batch, ...]``, 0 for those that are ignored, and their weights, if there are any."""

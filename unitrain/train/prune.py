@@ -23,14 +23,14 @@ from unitrain.graph.passes.magnitude import Scope as WeightScope
 from unitrain.graph.passes.prune_channels import Group, Scope, prune_channels
 from unitrain.graph.respell import spec_of
 from unitrain.spec.errors import InputError
-from unitrain.spec.pruning import PruningSpec
+from unitrain.spec.pruning import DistillationSpec, PruningSpec
 from unitrain.train.events import Observer, RunEnd
-from unitrain.train.fit import fit, load_run, starting_from, write_description
+from unitrain.train.fit import fit, starting_from, write_description
 from unitrain.train.measures import Measures
 from unitrain.train.plan import Batches
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.run_folder import RunFolder
-from unitrain.train.session import Place, batchable, prepare_data, settings
+from unitrain.train.session import Place, batchable, load_run, prepare_data, settings
 from unitrain.weights.store import load_weights
 
 # Of the learning rate with which a run was trained, so much for fine-tuning.
@@ -128,6 +128,7 @@ def prune_run(
     options: PruneOptions,
     *,
     finetune: int | None = None,
+    distill: bool = False,
     lr: float | None = None,
     backend: str | None = None,
     device: str | None = None,
@@ -145,6 +146,8 @@ def prune_run(
         What is done.
     finetune
         Epochs of training behind it; None for none. Weights that have become zero stay zero.
+    distill
+        Whether the run's own model teaches, with the temperature and share that the recipe or an override says.
     lr
         Its learning rate; by default a tenth of the run's.
     backend, device, out, overrides, observers
@@ -157,6 +160,8 @@ def prune_run(
     """
     if options.structured is None and options.sparsity is None and options.pattern is None and not options.fold:
         raise InputError("nothing is to be done", allowed="--structured, --sparsity, --pattern or --fold")
+    if distill and finetune is None:
+        raise InputError("a teacher teaches in fine-tuning", found="--distill", hint="--finetune EPOCHS")
     source = RunFolder.open(Path(run))
     loaded = load_run(source, overrides)
     place = Place.choose(loaded, backend, device, training=finetune is not None)
@@ -181,6 +186,8 @@ def prune_run(
         graph, weights = folded.graph, folded.weights
         notes += folded.notes
     smaller = _with_model(loaded, graph, finetune, lr, sparse)
+    if distill:
+        smaller = _taught_by(source, smaller)
     measured = _Measured.of(source, loaded, place)
     values = {
         "before": measured(loaded, kept),
@@ -254,6 +261,14 @@ def _with_model(
         changes["optimizer"] = recipe.optimizer.model_copy(update={"lr": rate})
         changes["training"] = recipe.training.model_copy(update={"epochs": finetune, "max_steps": None})
     return replace(loaded, recipe=recipe.model_copy(update=changes), model=model, graph=graph, document=None)
+
+
+def _taught_by(source: RunFolder, loaded: LoadedRecipe) -> LoadedRecipe:
+    """Let the model of a run teach."""
+    teacher = str(source.path.resolve())
+    given = loaded.recipe.distillation or DistillationSpec(teacher=teacher)
+    spec = given.model_copy(update={"teacher": teacher})
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"distillation": spec}))
 
 
 @dataclass(frozen=True)

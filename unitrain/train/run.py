@@ -19,8 +19,9 @@ from unitrain.spec.schedules import PlateauSchedule
 from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.checkpoints import BackgroundWriter
+from unitrain.train.distillation import Distillation
 from unitrain.train.events import Observer, RunEnd, RunStart
-from unitrain.train.feed import Augment
+from unitrain.train.feed import Augment, in_memory
 from unitrain.train.interrupt import interruptible
 from unitrain.train.measures import Measures
 from unitrain.train.plan import Batches
@@ -94,6 +95,16 @@ class Run:
             _check_checkpoint(graph, update, checkpoint)
         weights = checkpoint.weights if checkpoint is not None else initial or starting_weights(loaded)
         chosen, rule = settings(loaded, place), measures.rule(update)
+        augment, teach = _augmentation(recipe.seed, prepared), None
+        distillation = Distillation.of(loaded, place, prepared.preprocessing)
+        if distillation is not None:
+            rule = distillation.rule(rule)
+            if augment is None and in_memory(data):
+                data = distillation.taught(data)
+            else:
+                # Of batches that change the teacher sees what the model sees; forms cannot be tried without it.
+                teach = distillation.teach
+                execution = (execution or recipe.execution).model_copy(update={"mode": "fixed"})
         spec = recipe.training
         batches = Batches(len(data), spec.batch_size, spec.accumulate, spec.drop_last, spec.shuffle, recipe.seed)
         with span("choose execution"):
@@ -126,7 +137,8 @@ class Run:
             spec,
             validate=_validation(loaded, place, program, prepared, measures),
             metrics={item.label: item.metric for item in measures.metrics},
-            augment=_augmentation(loaded.recipe.seed, prepared),
+            augment=augment,
+            teach=teach,
             pruner=_pruner(loaded, steps),
             observers=observers,
         )

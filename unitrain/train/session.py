@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from unitrain.graph.passes.magnitude import prunable
 from unitrain.spec.data import Task
 from unitrain.spec.errors import InputError
 from unitrain.spec.recipe import OutputLoss
-from unitrain.train.recipe import LoadedRecipe
+from unitrain.train.recipe import LoadedRecipe, load_recipe
 from unitrain.train.run_folder import RunFolder
 from unitrain.train.update import AVERAGE, Update
 from unitrain.weights.initialize import initialize
@@ -52,6 +53,13 @@ class Place:
             except InputError as error:
                 raise loaded.locate(error, ("training",)) from None
         return cls(chosen, resolve_device(chosen, device or loaded.recipe.device))
+
+
+def load_run(folder: RunFolder, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read back the recipe and model of a run folder. Relative data paths count from the recipe's folder."""
+    loaded = load_recipe(folder.recipe, overrides)
+    origin = Path(folder.read_json(folder.environment)["recipe_folder"])
+    return replace(loaded, folder=origin)
 
 
 def task_of(loss: OutputLoss) -> Task | None:

@@ -18,7 +18,7 @@ from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.diagnosis import first_non_finite
 from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd
-from unitrain.train.feed import Augment, Feed, make_feed
+from unitrain.train.feed import Augment, Feed, Teach, make_feed
 from unitrain.train.loss_scale import LossScale
 from unitrain.train.metrics import HostMetric
 from unitrain.train.plan import Batches, BlockLength
@@ -76,6 +76,8 @@ class Trainer:
         Label to metric: how a ratio of sums becomes its value, and whether larger is better.
     augment
         Changes training batches on the host, or None.
+    teach
+        Changes the targets of training batches on the host, or None.
     pruner
         Lets weights become zero at some updates, or None. No weights count as the best before it has ended.
     observers
@@ -94,6 +96,7 @@ class Trainer:
     keeper: Keeper | None = None
     metrics: Mapping[str, HostMetric] = field(default_factory=dict)
     augment: Augment | None = None
+    teach: Teach | None = None
     pruner: Pruner | None = None
     observers: Sequence[Observer] = ()
     interrupted: Callable[[], str | None] = lambda: None
@@ -123,7 +126,7 @@ class Trainer:
         if self.state.updates == 0:
             self._prune()
         coming = self.batches.coming(self.state.epoch, self.state.batch, self.spec.epochs, self.state.batches)
-        with make_feed(self.program, self.data, coming, self.augment) as feed:
+        with make_feed(self.program, self.data, coming, self.augment, self.teach) as feed:
             self._clock = time.perf_counter()
             while self.state.epoch < self.spec.epochs:
                 started = time.perf_counter()

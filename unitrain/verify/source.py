@@ -11,9 +11,9 @@ from unitrain.spec.documents import is_recipe, read_arguments
 from unitrain.spec.errors import InputError, did_you_mean
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.yaml import Document, read_yaml
-from unitrain.train.fit import load_run
 from unitrain.train.recipe import load_recipe
 from unitrain.train.run_folder import RunFolder
+from unitrain.train.session import load_run
 from unitrain.verify.fuzz.case import is_case, read_case
 from unitrain.verify.subject import Subject, model_subject, recipe_subject
 from unitrain.weights.store import load_weights
