@@ -190,8 +190,8 @@ def _subject(source: Path, request: dict[str, Any], folder: Path, bar: StudyBar)
         if request[name]:
             raise InputError(f"--{name} is for an ONNX file: a run has data of its own", found=str(source))
     from unitrain.study.subject import from_run
-    from unitrain.train.fit import load_run
     from unitrain.train.run_folder import RunFolder
+    from unitrain.train.session import load_run
 
     run = source if source.is_dir() else _trained(source, folder, bar)
     options = settled(load_run(RunFolder.open(run)).recipe.study)
