@@ -10,7 +10,7 @@ import typer
 
 def predict(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
-    data: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, npz, idx, an image or a folder of images.")],
+    data: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, npz, idx, a text, an image or a folder.")],
     out: Annotated[Path, typer.Option(help="Where to write: .csv, .parquet or .npz.")],
     backend: Annotated[
         str | None, typer.Option(help="numpy, keras, torch or onnx; by default the one it was trained on.")

@@ -10,7 +10,7 @@ import numpy as np
 from unitrain.data.raw import Array, Origin, show
 from unitrain.spec.errors import InputError, did_you_mean
 
-ColumnKind = Literal["numeric", "category"]
+ColumnKind = Literal["numeric", "category", "text"]
 # From this many rows on, a text column in which no two values are equal is an identifier.
 _IDENTIFIER_ROWS = 20
 
@@ -65,7 +65,8 @@ def infer_kind(values: Any, name: str, file: str) -> ColumnKind:
             raise InputError(
                 f"no two values of column '{name}' are equal: an identifier, not a category",
                 file=file,
-                hint=f"columns: {{{name}: ignore}} leaves it out, {{{name}: category}} keeps it",
+                hint=f"columns: {{{name}: ignore}} leaves it out, {{{name}: category}} keeps it, "
+                f"{{{name}: text}} makes tokens of it",
             ) from None
         return "category"
     return "numeric"

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from unitrain.data.raw import Array, Raw, missing_mask, show
+from unitrain.data.vocabulary import Vocabulary, padded
 from unitrain.spec.base import Spec
 from unitrain.spec.data import CategoryEncoding
 from unitrain.spec.errors import InputError, did_you_mean
@@ -148,7 +149,40 @@ class IntegerEncoder(Spec):
         return values.astype(np.int32)
 
 
-Encoder = Annotated[NumericEncoder | CategoryEncoder | PixelEncoder | IntegerEncoder, Field(discriminator="type")]
+class TextEncoder(Spec):
+    """Tokens of a text, cut to a length or filled up with padding, number 0.
+
+    Parameters
+    ----------
+    unit
+        What a sample is: a ``text``, ``words`` that are cut already, or a ``window`` of running text.
+    fill
+        The text put in the place of a missing one; None means that it is an error.
+    """
+
+    type: Literal["text"] = "text"
+    vocabulary: Vocabulary
+    length: int
+    unit: Literal["text", "words", "window"] = "text"
+    fill: str | None = None
+
+    def apply(self, raw: Raw, name: str) -> Array:
+        """Return int32 ``[n, length]``. Raises `InputError` for a missing text."""
+        values = raw.features[name]
+        if values.dtype != object:
+            return np.asarray(values, dtype=np.int32)
+        tokens = np.empty((len(values), self.length), dtype=np.int32)
+        for sample, value in enumerate(values):
+            text = self.fill if value is None else value
+            if text is None:
+                raise _missing_error(raw, sample, name)
+            tokens[sample] = padded(self.vocabulary.encode(text), self.length)
+        return tokens
+
+
+Encoder = Annotated[
+    NumericEncoder | CategoryEncoder | PixelEncoder | IntegerEncoder | TextEncoder, Field(discriminator="type")
+]
 
 
 def as_columns(values: Array) -> Array:

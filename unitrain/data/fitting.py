@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from unitrain.data.encoders import (
     IntegerEncoder,
     NumericEncoder,
     PixelEncoder,
+    TextEncoder,
     as_columns,
     fill_missing,
     list_words,
@@ -19,17 +20,23 @@ from unitrain.data.encoders import (
 from unitrain.data.lazy import Lazy
 from unitrain.data.moments import Moments
 from unitrain.data.raw import Array, Raw, missing_mask, show
+from unitrain.data.vocabulary import learn_vocabulary
 from unitrain.spec.data import CategoryEncoding, DataSpec, Missing, Normalise, NumericScaling
 from unitrain.spec.errors import InputError
+from unitrain.spec.text import VocabularySpec
 
 
-def fit_encoder(raw: Raw, name: str, spec: DataSpec, integer: bool) -> tuple[Encoder, list[str]]:
+def fit_encoder(
+    raw: Raw, name: str, spec: DataSpec, integer: bool, shape: Sequence[int] = ()
+) -> tuple[Encoder, list[str]]:
     """Fit the encoder of one feature on the training part.
 
     Parameters
     ----------
     integer
         The model input is of dtype ``integer``: categories become codes, numbers stay.
+    shape
+        Of the model input; its length is that of texts.
 
     Returns
     -------
@@ -42,6 +49,17 @@ def fit_encoder(raw: Raw, name: str, spec: DataSpec, integer: bool) -> tuple[Enc
     if not values.size:
         raise InputError(f"'{name}' holds no numbers", file=raw.origin.file, found=f"shape {list(values.shape)}")
     stated = spec.per_column.get(name)
+    if name in raw.texts:
+        if stated is not None:
+            raise _method_error(raw, name, stated, "text", "no method; `vocabulary` says what its tokens are")
+        if not integer or len(shape) != 1:
+            raise InputError(
+                f"'{name}' is text, and text becomes tokens",
+                field=("features",),
+                found=f"an input of shape {list(shape)}, {'integers' if integer else 'floats'}",
+                allowed="an input {shape: [length], dtype: integer}",
+            )
+        return _fit_text(raw, name, spec, shape[0])
     if values.dtype == object:
         if stated not in (None, "one_hot", "ordinal"):
             raise _method_error(raw, name, stated, "a category", "one_hot, ordinal")
@@ -169,6 +187,26 @@ def _fit_category(raw: Raw, name: str, method: CategoryEncoding, spec: DataSpec)
         notes.append(f"column '{name}' is constant in the training part: {next(iter(words))}")
     encoder = CategoryEncoder(method=method, categories=sort_words(words), unseen=spec.unseen_category, fill=fill)
     return encoder, notes
+
+
+def _fit_text(raw: Raw, name: str, spec: DataSpec, length: int) -> tuple[TextEncoder, list[str]]:
+    values, vocabulary = raw.features[name], raw.texts[name]
+    fill = spec.missing.category_value if spec.missing.category == "constant" else None
+    if values.dtype != object:
+        assert vocabulary is not None  # windows are cut from tokens
+        encoder = TextEncoder(vocabulary=vocabulary, length=length, unit="window")
+        return encoder, [f"'{name}': {vocabulary.size:,} tokens (the rows of an embedding)"]
+    texts = [value for value in values if value is not None]
+    if vocabulary is None:
+        vocabulary = learn_vocabulary(spec.vocabulary or VocabularySpec(type="words"), texts)
+    notes = [f"'{name}': {vocabulary.size:,} tokens (the rows of an embedding)"]
+    longer = sum(len(vocabulary.encode(text)) > length for text in texts)
+    if longer:
+        notes.append(
+            f"'{name}': {longer:,} of {len(values):,} training texts are longer than {length} tokens and are cut"
+        )
+    words = any(isinstance(text, tuple) for text in texts)
+    return TextEncoder(vocabulary=vocabulary, length=length, unit="words" if words else "text", fill=fill), notes
 
 
 def _fit_pixels(raw: Raw, name: str, spec: DataSpec) -> tuple[PixelEncoder, list[str]]:

@@ -13,6 +13,7 @@ import numpy as np
 from unitrain.data import split, windows
 from unitrain.data.augment import augmenter_for
 from unitrain.data.dataset import Split
+from unitrain.data.language import cut_parts, is_language
 from unitrain.data.leaks import find_leaks
 from unitrain.data.mapping import map_features, map_targets
 from unitrain.data.prepared import Prepared, Report
@@ -20,7 +21,7 @@ from unitrain.data.preprocess import Preprocessing, fit, fit_targets, without_mi
 from unitrain.data.raw import Array, Origin, Parts, Raw, missing_mask
 from unitrain.data.sources import read_source
 from unitrain.data.stored import read_file
-from unitrain.data.targets import ClassTarget, infer_task, stacked
+from unitrain.data.targets import ClassTarget, are_tags, infer_task, stacked
 from unitrain.spans import span
 from unitrain.spec.data import DataSpec, Task
 from unitrain.spec.errors import InputError
@@ -64,6 +65,12 @@ def prepare(
     """
     with span("read data"):
         parts, notes = read_source(spec, folder)
+    if is_language(spec.source):
+        encoder = None if stored is None else stored.text_encoder()
+        vocabulary = None if encoder is None else encoder.vocabulary
+        with span("split data"):
+            parts, said = cut_parts(parts, spec, inputs, generator("split"), vocabulary)
+        notes += said
     features = map_features(spec, parts["train"], inputs)
     columns = map_targets(spec, parts["train"], targets)
     used = dict.fromkeys(name for names in features.values() for name in names)
@@ -72,10 +79,12 @@ def prepare(
         parts[part], dropped = without_missing(raw, used, spec.missing)
         notes += dropped
     tasks, inferred = _tasks(parts["train"], columns, task)
-    with span("split data"):
-        parts = _divide(spec, parts, columns, tasks, generator("split"))
+    if not is_language(spec.source):
+        with span("split data"):
+            parts = _divide(spec, parts, columns, tasks, generator("split"))
     notes += [*inferred, *_shared_groups(parts)]
-    fitted = fit_targets(parts["train"], columns, tasks, spec) if stored is None else stored.targets
+    length = _text_length(parts["train"], features, inputs)
+    fitted = fit_targets(parts["train"], columns, tasks, spec, length) if stored is None else stored.targets
     if spec.limit is not None and spec.window is not None:
         parts["train"] = windows.latest(parts["train"], spec.window, spec.limit)
     elif spec.limit is not None and spec.limit < len(parts["train"]):
@@ -179,6 +188,12 @@ def _tasks(
     return tasks, notes
 
 
+def _text_length(raw: Raw, features: Mapping[str, tuple[str, ...]], inputs: Mapping[str, Any]) -> int | None:
+    """Return how many tokens of a text the model takes, None when it takes no text."""
+    lengths = (inputs[name].shape for name, names in features.items() if any(part in raw.texts for part in names))
+    return next((shape[0] for shape in lengths if len(shape) == 1), None)
+
+
 def _limited(raw: Raw, count: int, classes: Array | None, generator: np.random.Generator) -> Raw:
     """Return ``count`` samples, the classes in proportion where there are classes."""
     order = split.stratified_order(np.zeros(len(raw)) if classes is None else classes, generator)
@@ -230,7 +245,7 @@ def _divide(
 def _classes(raw: Raw, columns: Mapping[str, tuple[str, ...]], tasks: Mapping[str, Task]) -> Array | None:
     """Return the classes ``[n]`` to stratify by: those of the first output that has one class a sample."""
     for output, names in columns.items():
-        if tasks[output] == "classification" and len(names) == 1:
+        if tasks[output] == "classification" and len(names) == 1 and not are_tags(raw, names):
             values = stacked(raw, names)
             if values.ndim == 1:
                 return values.astype(str) if values.dtype == object else values

@@ -16,11 +16,20 @@ from pydantic import ValidationError
 
 from unitrain.data import windows
 from unitrain.data.dataset import Split
-from unitrain.data.encoders import CategoryEncoder, Encoder
+from unitrain.data.encoders import CategoryEncoder, Encoder, TextEncoder
 from unitrain.data.fitting import fit_encoder
 from unitrain.data.lazy import Index, Lazy
 from unitrain.data.raw import Array, Raw, missing_mask
-from unitrain.data.targets import ClassTarget, NumberTarget, TargetState, fit_target, stacked
+from unitrain.data.targets import (
+    ClassTarget,
+    NumberTarget,
+    TagTarget,
+    TargetState,
+    are_tags,
+    fit_tags,
+    fit_target,
+    stacked,
+)
 from unitrain.spec.base import Spec
 from unitrain.spec.data import DataSpec, Missing, Task, Window
 from unitrain.spec.errors import InputError
@@ -51,7 +60,7 @@ class InputState(Spec):
         parts = [feature.encoder.apply(raw, feature.name) for feature in self.features]
         if len(parts) > 1:
             for feature, part in zip(self.features, parts, strict=True):
-                if part.ndim != 2:
+                if part.ndim != 2 or isinstance(feature.encoder, TextEncoder):
                     raise InputError(
                         f"input '{name}' is made of several features, and '{feature.name}' is no column",
                         file=raw.origin.file,
@@ -118,13 +127,20 @@ class Preprocessing(Spec):
         """Return each feature that is needed, with one of its encoders."""
         return {feature.name: feature.encoder for state in self.inputs.values() for feature in state.features}
 
+    def text_encoder(self) -> TextEncoder | None:
+        """Return the encoder of the first feature that is text: its vocabulary, and how long texts are."""
+        found = (encoder for encoder in self.feature_encoders().values() if isinstance(encoder, TextEncoder))
+        return next(found, None)
+
     def target_columns(self) -> list[str]:
         """Return the source's names of all targets."""
         return list(dict.fromkeys(name for state in self.targets.values() for name in state.columns))
 
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Return the class names of each output that has classes."""
-        return {name: state.classes for name, state in self.targets.items() if isinstance(state, ClassTarget)}
+        return {
+            name: state.classes for name, state in self.targets.items() if isinstance(state, (ClassTarget, TagTarget))
+        }
 
     def apply(self, raw: Raw, *, ahead: bool = False, part: str = "") -> Split:
         """Apply to samples from which missing rows have been dropped; targets only where ``raw`` has them.
@@ -208,7 +224,7 @@ def fit(
         integer = str(inputs[name].dtype) == "integer"
         fitted = []
         for feature in names:
-            encoder, said = fit_encoder(raw, feature, spec, integer)
+            encoder, said = fit_encoder(raw, feature, spec, integer, inputs[name].shape)
             notes += [note for note in said if note not in notes]
             fitted.append(FeatureState(name=feature, encoder=encoder))
             if isinstance(encoder, CategoryEncoder):
@@ -232,11 +248,20 @@ def fit(
 
 
 def fit_targets(
-    raw: Raw, columns: Mapping[str, tuple[str, ...]], tasks: Mapping[str, Task], spec: DataSpec
+    raw: Raw,
+    columns: Mapping[str, tuple[str, ...]],
+    tasks: Mapping[str, Task],
+    spec: DataSpec,
+    length: int | None = None,
 ) -> dict[str, TargetState]:
-    """Fit the targets on the training part, by model output."""
+    """Fit the targets on the training part, by model output; ``length`` is that of texts, for tags of their tokens."""
     standardise = spec.target_scaling == "standardise"
-    fitted = {name: fit_target(raw, names, tasks[name], standardise) for name, names in columns.items()}
+    fitted = {
+        name: fit_tags(raw, names[0], length, spec.unseen_category)
+        if are_tags(raw, names)
+        else fit_target(raw, names, tasks[name], standardise)
+        for name, names in columns.items()
+    }
     if spec.window is None:
         return fitted
     return {

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.data.lazy import Lazy, take
+from unitrain.data.vocabulary import Vocabulary
 from unitrain.spec.errors import FieldPath, InputError
 
 Array = npt.NDArray[Any]
@@ -85,6 +86,9 @@ class Raw:
         Target -> names of the codes 0, 1, ..., where the source knows them.
     white
         Value of a white pixel.
+    texts
+        Features that are text, to become tokens, each with its vocabulary where that is learnt already: object ``[n]``
+        of str or of tuples of words, or int32 ``[n, length]`` of tokens.
     """
 
     features: Mapping[str, Array]
@@ -95,6 +99,7 @@ class Raw:
     group: Array | None = None
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     white: float = 255.0
+    texts: Mapping[str, Vocabulary | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

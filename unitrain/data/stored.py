@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from unitrain.data.decode import Channels, decode
-from unitrain.data.encoders import CategoryEncoder, PixelEncoder
+from unitrain.data.encoders import CategoryEncoder, PixelEncoder, TextEncoder
 from unitrain.data.files import find_file, find_folder
+from unitrain.data.language import windows_of
 from unitrain.data.preprocess import Preprocessing
 from unitrain.data.raw import Array, Origin, Raw
-from unitrain.data.sources import arrays, idx, image_folder, read_source, series, table
+from unitrain.data.sources import arrays, idx, image_folder, read_source, series, table, tagged, text
 from unitrain.data.targets import NumberTarget
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError, did_you_mean
 from unitrain.spec.sources import Series, Source, Table
+from unitrain.spec.text import Conll
 
 
 def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> tuple[Raw, list[str]]:
@@ -31,7 +33,10 @@ def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> 
     """
     if not isinstance(data, (str, Path)):
         return _read_source(state, data, folder)
+    encoders = list(state.feature_encoders().values())
     path = folder / Path(data).expanduser()
+    if len(encoders) == 1 and isinstance(encoders[0], TextEncoder) and _is_text(path, encoders[0]):
+        return _read_text(state, path, encoders[0]), []
     suffix = path.suffix.lower()
     if path.is_dir():
         return _read_images(state, find_folder(str(data), folder))
@@ -50,6 +55,24 @@ def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> 
         found=suffix or "no suffix",
         allowed=", ".join((*table.TEXT, *table.PARQUET, ".npz", ".npy", ".idx", *image_folder.SUFFIXES)),
     )
+
+
+def _is_text(path: Path, encoder: TextEncoder) -> bool:
+    """Tell a text, or a folder of them, from a table with a column of texts."""
+    return path.is_dir() or encoder.unit != "text" or path.suffix.lower() in text.SUFFIXES
+
+
+def _read_text(state: Preprocessing, path: Path, encoder: TextEncoder) -> Raw:
+    """Read text as the run has learnt from it: one sample a file, a sentence, or a window."""
+    if path.is_dir():
+        raw = text.folder_raw(find_folder(str(path), Path()))
+    elif encoder.unit == "words":
+        raw = tagged.conll_raw(Conll(file=str(path)), find_file(str(path), Path()))
+    else:
+        raw = text.texts_raw({str(path): text.read_text(find_file(str(path), Path()))})
+    if encoder.unit == "window":
+        raw = windows_of(raw, encoder.vocabulary, encoder.length, encoder.length)
+    return _renamed(state, raw)
 
 
 def _read_source(state: Preprocessing, source: Source, folder: Path) -> tuple[Raw, list[str]]:
@@ -71,7 +94,8 @@ def _read_table(state: Preprocessing, path: Path, source: Table | Series | None 
     for name, encoder in state.feature_encoders().items():
         if isinstance(encoder, PixelEncoder):
             raise InputError("the run has learnt from images, and this is a table", file=str(path))
-        features[name] = "category" if isinstance(encoder, CategoryEncoder) else "numeric"
+        text_or_category = "text" if isinstance(encoder, TextEncoder) else "category"
+        features[name] = text_or_category if isinstance(encoder, (TextEncoder, CategoryEncoder)) else "numeric"
     targets: dict[str, Any] = {}
     for target in state.targets.values():
         for name in target.columns:

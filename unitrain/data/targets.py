@@ -17,6 +17,8 @@ from unitrain.spec.errors import InputError, did_you_mean
 
 # A column of whole numbers with at most so many different values is taken for classes.
 _MOST_INTEGER_CLASSES = 20
+# The code of what has no class: `ignore_index: -1` leaves it out of losses and metrics.
+IGNORED = -1
 
 
 class ClassTarget(Spec):
@@ -88,7 +90,64 @@ class NumberTarget(Spec):
         return np.asarray(numbers[0] if len(numbers) == 1 else numbers, dtype=np.float64)
 
 
-TargetState = Annotated[ClassTarget | NumberTarget, Field(discriminator="type")]
+class TagTarget(Spec):
+    """A class for each token of a text -> codes, cut and filled up as the text is.
+
+    Parameters
+    ----------
+    columns
+        The one column of the source.
+    classes
+        Name of each code.
+    length
+        Of the texts.
+    unseen
+        What a tag is that training did not have: an error, or `IGNORED`.
+    """
+
+    type: Literal["tags"] = "tags"
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]
+    length: int
+    unseen: Literal["error", "ignore"] = "error"
+
+    def apply(self, raw: Raw) -> Array:
+        """Return int32 ``[n, length]``, `IGNORED` where a text has ended. Raises `InputError` for an unknown tag."""
+        known = {name: code for code, name in enumerate(self.classes)}
+        values = raw.targets[self.columns[0]]
+        codes = np.full((len(values), self.length), IGNORED, dtype=np.int32)
+        for sample, tags in enumerate(values):
+            found = [known.get(tag, IGNORED) for tag in tags[: self.length]]
+            if self.unseen == "error" and IGNORED in found:
+                tag = tags[found.index(IGNORED)]
+                raise raw.error(
+                    sample,
+                    f"'{self.columns[0]}': a tag that training did not have",
+                    found=show(tag),
+                    allowed=", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else ""),
+                    hint=did_you_mean(tag, self.classes) or "`unseen_category: ignore` leaves such tokens out",
+                )
+            codes[sample, : len(found)] = found
+        return codes
+
+
+TargetState = Annotated[ClassTarget | NumberTarget | TagTarget, Field(discriminator="type")]
+
+
+def are_tags(raw: Raw, columns: Sequence[str]) -> bool:
+    """Tell whether a target has a class for each token: object ``[n]`` of tuples."""
+    values = raw.targets[columns[0]]
+    return values.dtype == object and isinstance(values[0], tuple)
+
+
+def fit_tags(raw: Raw, column: str, length: int | None, unseen: Literal["error", "ignore"]) -> TagTarget:
+    """Collect the tags of the training part. Raises `InputError` when there is one only, or no text."""
+    classes = sorted({tag for tags in raw.targets[column] for tag in tags})
+    if len(classes) < 2:
+        raise InputError(f"target '{column}' has one tag only in the training part", file=raw.origin.file)
+    if length is None:
+        raise InputError("tags belong to the tokens of a text, and no input is made of one", field=("features",))
+    return TagTarget(columns=(column,), classes=tuple(classes), length=length, unseen=unseen)
 
 
 def stacked(raw: Raw, columns: Sequence[str]) -> Array:
@@ -149,7 +208,7 @@ def fit_target(raw: Raw, columns: tuple[str, ...], task: Task, standardise: bool
             scale=tuple(float(number) for number in scale),
         )
     if values.ndim > 1:
-        return ClassTarget(columns=columns, classes=_code_names(raw, name, values))
+        return ClassTarget(columns=columns, classes=raw.classes.get(columns[0]) or _code_names(raw, name, values))
     classes = raw.classes.get(columns[0]) or sort_words(np.unique(_words(values)))
     if len(np.unique(_words(values))) < 2:
         raise InputError(

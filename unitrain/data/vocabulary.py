@@ -1,10 +1,13 @@
-"""From text to numbers and back: bytes, characters, or pieces of words. Learnt from the training part, kept as JSON.
+"""From text to numbers and back: bytes, characters, words, or pieces of words.
+
+Learnt from the training part, kept as JSON.
 
 Number 0 is padding in all of them, as the layer ``padding_mask`` takes it.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -16,6 +19,7 @@ from pydantic import Field, model_validator
 
 from unitrain.spec.base import Spec
 from unitrain.spec.errors import InputError
+from unitrain.spec.text import VocabularySpec
 
 PADDING = 0
 _PADDING_NAME = "<pad>"
@@ -42,6 +46,10 @@ class ByteVocabulary(Spec):
     def byte_counts(self) -> npt.NDArray[np.float64]:
         """Return for each token how many bytes of UTF-8 it stands for, ``[size]``."""
         return np.array([0.0] + [1.0] * 256)
+
+    def character_counts(self) -> npt.NDArray[np.float64]:
+        """Return for each token how many characters begin in it, ``[size]``."""
+        return np.array([0.0] + [float(_begins_character(byte)) for byte in range(256)])
 
 
 class CharacterVocabulary(Spec):
@@ -103,6 +111,55 @@ class CharacterVocabulary(Spec):
     def byte_counts(self) -> npt.NDArray[np.float64]:
         """Return for each token how many bytes of UTF-8 it stands for, ``[size]``; of an unknown one at least 1."""
         return np.array([0.0, 1.0, *(float(len(character.encode())) for character in self.characters)])
+
+    def character_counts(self) -> npt.NDArray[np.float64]:
+        """Return for each token how many characters begin in it, ``[size]``."""
+        return np.array([0.0] + [1.0] * (self.size - 1))
+
+
+class WordVocabulary(Spec):
+    """Words of the training part are tokens, as they stand between blanks; number 1 is any other word.
+
+    Parameters
+    ----------
+    words
+        In order; the first has the number 2.
+    """
+
+    type: Literal["words"] = "words"
+    words: tuple[str, ...]
+
+    @classmethod
+    def learn(cls, texts: Iterable[str | Sequence[str]], size: int | None = None) -> WordVocabulary:
+        """Take all words, or the most frequent ones, the most frequent first; ``size`` counts the two others too."""
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(split_words(text) if isinstance(text, str) else text)
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls(words=tuple(ranked if size is None else ranked[: max(size - 2, 0)]))
+
+    @property
+    def size(self) -> int:
+        """Count the tokens, padding and unknown included."""
+        return len(self.words) + 2
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words, 2)}
+
+    def encode(self, text: str | Sequence[str]) -> list[int]:
+        """Return the numbers of a text's words, or of words that are cut already."""
+        numbers = self._numbers
+        return [numbers.get(word, 1) for word in (split_words(text) if isinstance(text, str) else text)]
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return the words with blanks between them; an unknown one becomes U+FFFD, padding nothing."""
+        words = ("\N{REPLACEMENT CHARACTER}", *self.words)
+        return " ".join(words[token - 1] for token in tokens if 1 <= token < self.size)
+
+    def writes(self, token: int) -> bool:
+        """Tell whether a token stands for text, as padding and unknown do not."""
+        return 2 <= token < self.size
 
 
 class BpeVocabulary(Spec):
@@ -175,13 +232,69 @@ class BpeVocabulary(Spec):
         pieces = [self._loaded.id_to_token(token) or "" for token in range(self.size)]
         return np.array([0.0, *(float(len(piece)) for piece in pieces[1:])])
 
+    def character_counts(self) -> npt.NDArray[np.float64]:
+        """Return for each token how many characters begin in it, ``[size]``."""
+        letters = _letters_that_begin()
+        pieces = [self._loaded.id_to_token(token) or "" for token in range(self.size)]
+        return np.array([0.0, *(float(sum(letter in letters for letter in piece)) for piece in pieces[1:])])
 
-Vocabulary = Annotated[ByteVocabulary | CharacterVocabulary | BpeVocabulary, Field(discriminator="type")]
+
+Vocabulary = Annotated[
+    ByteVocabulary | CharacterVocabulary | WordVocabulary | BpeVocabulary, Field(discriminator="type")
+]
+
+
+def learn_vocabulary(spec: VocabularySpec, texts: Iterable[str | Sequence[str]]) -> Vocabulary:
+    """Learn the vocabulary a recipe asks for from the texts of the training part.
+
+    Raises
+    ------
+    InputError
+        The texts are words that are cut already, and the vocabulary is none of words; or `BpeVocabulary.learn`.
+    """
+    if spec.type == "words":
+        return WordVocabulary.learn(texts, spec.size)
+    whole = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError("each word is a token here", field=("vocabulary",), found=spec.type, allowed="words")
+        whole.append(text)
+    if spec.type == "bytes":
+        return ByteVocabulary()
+    if spec.type == "characters":
+        return CharacterVocabulary.learn(whole, spec.size)
+    assert spec.size is not None  # the specification has seen to it
+    return BpeVocabulary.learn(whole, spec.size)
+
+
+def split_words(text: str) -> list[str]:
+    """Cut a text into words and the marks between them: letters and digits go together, any other sign is alone."""
+    return _WORD.findall(text)
+
+
+# An apostrophe inside a word belongs to it.
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 
 def padded(tokens: Sequence[int], length: int) -> list[int]:
     """Cut tokens to a length, or fill up with padding."""
     return [*tokens[:length], *[PADDING] * (length - len(tokens))]
+
+
+def _begins_character(byte: int) -> bool:
+    """Tell whether a byte of UTF-8 begins a character: all do but those of the form 10xxxxxx."""
+    return byte & 0xC0 != 0x80
+
+
+def _letters_that_begin() -> frozenset[str]:
+    """Return the letters of byte-level BPE whose byte begins a character (the table of Radford et al.'s encoder.py).
+
+    Bytes that print stand for themselves; the others, in order, are U+0100, U+0101, ...
+    """
+    printing = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printing]
+    letters = {byte: chr(byte) for byte in printing} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return frozenset(letter for byte, letter in letters.items() if _begins_character(byte))
 
 
 def _tokenizers() -> Any:

@@ -16,7 +16,8 @@ from pydantic import (
 )
 
 from unitrain.spec.base import Spec
-from unitrain.spec.sources import ImageSize, Names, Npz, Series, Source, Sunspots, Table
+from unitrain.spec.sources import ImageSize, Npz, Series, Source, Sunspots, Table
+from unitrain.spec.text import NamedVocabulary, Names
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -187,7 +188,17 @@ def _from_name(value: Any) -> Any:
 
 
 SourceName = Literal[
-    "digits", "iris", "wine", "breast_cancer", "diabetes", "mnist_5k", "fashion_mnist", "sunspots", "italy_power"
+    "digits",
+    "iris",
+    "wine",
+    "breast_cancer",
+    "diabetes",
+    "mnist_5k",
+    "fashion_mnist",
+    "sunspots",
+    "italy_power",
+    "austen",
+    "brown_pos",
 ]
 NamedSource = Annotated[Source, BeforeValidator(_from_name, json_schema_input_type=SourceName | Source)]
 NamedAugmentation = Annotated[
@@ -224,9 +235,12 @@ class DataSpec(Spec):
         Column -> another scaling or encoding for this column alone.
     unseen_category
         A category that training did not have: an error, or all zeros (``one_hot``) and the reserved last code
-        (``ordinal``).
+        (``ordinal``). A tag of a token: an error, or left out as padding is.
     pixels
         Range 0 to 1, zero mean and unit variance for each channel, as they are, or stated mean and std.
+    vocabulary
+        What a token of a text is: ``bytes``, ``characters``, ``words``, ``{type: bpe, size: 2000}``. By default
+        characters where the next token is predicted, else words.
     target_scaling
         Standardise the numbers of a regression; predictions are scaled back.
     invalid_image
@@ -254,6 +268,7 @@ class DataSpec(Spec):
     per_column: dict[str, ColumnMethod] = {}
     unseen_category: Literal["error", "ignore"] = "error"
     pixels: Pixels = "unit"
+    vocabulary: NamedVocabulary | None = None
     target_scaling: Literal["none", "standardise"] = "none"
     invalid_image: Literal["error", "skip"] = "error"
     augment: tuple[NamedAugmentation, ...] = ()

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from unitrain.spec.base import Spec
 from unitrain.spec.named import BY_NAME
 
-Average = Literal["binary", "macro", "micro", "weighted"]
+Average = Literal["binary", "macro", "micro", "weighted", "per_class"]
 Overlap = Literal["macro", "micro", "per_class"]
 
 
@@ -48,8 +48,8 @@ class Precision(_Metric):
     """Share of a class's predictions that are right, 0 where there are none.
 
     ``average``: of class 1 of two (``binary``), the mean over all classes, those that never occur too (``macro``),
-    over all samples (``micro``), or the mean weighted by the classes' sizes (``weighted``). By default binary for
-    two classes, else macro.
+    over all samples (``micro``), the mean weighted by the classes' sizes (``weighted``), or a list, a number a class
+    (``per_class``). By default binary for two classes, else macro.
     """
 
     type: Literal["precision"] = "precision"
@@ -155,6 +155,21 @@ class Perplexity(_Metric):
     type: Literal["perplexity"] = "perplexity"
 
 
+class BitsPerByte(_Metric):
+    """Cross-entropy in bits for each byte of UTF-8 that the predicted tokens stand for.
+
+    For models of running text; comparable between vocabularies, and with what a compressor needs.
+    """
+
+    type: Literal["bits_per_byte"] = "bits_per_byte"
+
+
+class BitsPerCharacter(_Metric):
+    """Cross-entropy in bits for each character that the predicted tokens stand for."""
+
+    type: Literal["bits_per_character"] = "bits_per_character"
+
+
 Metric = Annotated[
     Annotated[
         Accuracy
@@ -174,7 +189,9 @@ Metric = Annotated[
         | Smape
         | Mase
         | R2
-        | Perplexity,
+        | Perplexity
+        | BitsPerByte
+        | BitsPerCharacter,
         Field(discriminator="type"),
     ],
     BY_NAME,

@@ -11,21 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from unitrain.spec.base import Spec
+from unitrain.spec.text import Austen, BrownPos, Conll, Names, Text, TextFolder
 
-ColumnRole = Literal["numeric", "category", "target", "weight", "group", "ignore"]
+ColumnRole = Literal["numeric", "category", "text", "target", "weight", "group", "ignore"]
 
 MISSING_WORDS = ("", "NA", "N/A", "#N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?")
-
-
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_as_tuple, json_schema_input_type=str | list[str]),
-    Field(min_length=1),
-]
 
 
 def _as_pair(value: Any) -> Any:
@@ -200,7 +190,7 @@ class Table(Spec):
         Column, or columns, or model output name -> column(s). May be left out when ``columns`` states it.
     columns
         Column -> its role. Those not named are inferred: ``numeric`` when every value is a number, else
-        ``category``.
+        ``category``. A column of ``text`` becomes tokens, for an integer input of its own.
     weight, group
         Columns of the sample weights and of the groups that a split keeps together.
     separator
@@ -354,6 +344,11 @@ Source = Annotated[
     | Series
     | Sunspots
     | ItalyPower
-    | ImageFolder,
+    | ImageFolder
+    | Text
+    | TextFolder
+    | Austen
+    | Conll
+    | BrownPos,
     Field(discriminator="type"),
 ]

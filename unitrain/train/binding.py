@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unitrain.spec import metrics as specs
@@ -65,7 +65,7 @@ def bind_metrics(
             metric = make_metric(spec, ignored, isinstance(loss, KlDivergence), known)
         except InputError as error:
             problem = error.problems[0]
-            raise InputError(problem.message, field=("metrics", index), found=label, hint=problem.hint) from None
+            raise InputError.from_problems([replace(problem, field=("metrics", index), found=label)]) from None
         bound.append(BoundMetric(label, output, metric))
     return tuple(bound)
 

@@ -47,6 +47,9 @@ class Measures:
             for name, state in preprocessing.targets.items()
             if isinstance(state, NumberTarget)
         }
+        text = preprocessing.text_encoder()
+        if text is not None and text.unit == "window":
+            units |= {name: Units(vocabulary=text.vocabulary) for name in loaded.losses}
         losses = {name: (item.factor, make_loss(item.loss)) for name, item in loaded.losses.items()}
         return cls(losses, bind_metrics(loaded.recipe.metrics, loaded.losses, units))
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import ArrayNamespace, Tensor
 from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.data.vocabulary import Vocabulary, WordVocabulary
 from unitrain.spec import losses
 from unitrain.spec import metrics as specs
 from unitrain.spec.errors import InputError
@@ -33,8 +34,21 @@ class HostMetric(Protocol):
         """Whether a larger value is a better model."""
         ...
 
+    @property
+    def additive(self) -> bool:
+        """Whether it is a function of sums or counts, which may be taken piece by piece."""
+        ...
+
     def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> Any:
-        """Measure predictions ``[batch, ...]``; a number, or a list of lists for a matrix."""
+        """Measure predictions ``[batch, ...]``; a number, a list of one a class, or a list of lists for a matrix."""
+        ...
+
+    def sums(self, prediction: Floats, target: Array, weight: Floats | None) -> Floats:
+        """Return the sums or counts of some samples, for a metric that is additive."""
+        ...
+
+    def of_sums(self, sums: Floats) -> Any:
+        """Return the value that follows from the sums of all samples."""
         ...
 
     def finish(self, ratio: float) -> float:
@@ -58,14 +72,18 @@ _OF_CLASSES = (
 
 @dataclass(frozen=True)
 class Units:
-    """What numbers were scaled by before they became targets, for each column or for all: y = scale * target + shift.
+    """What targets stand for.
+
+    Numbers were scaled before they became targets, for each column or for all: y = scale * target + shift.
 
     ``naive`` is the error of the seasonal naive forecast in the training span of a series, in the units of y.
+    ``vocabulary`` is that of running text, whose tokens are predicted.
     """
 
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
     naive: tuple[float, ...] = ()
+    vocabulary: Vocabulary | None = None
 
 
 def make_metric(
@@ -82,12 +100,12 @@ def make_metric(
     probabilities
         Targets are probabilities of the classes, not class numbers.
     units
-        Those of the data, for errors that are relative to it; None takes targets as they are.
+        Those of the data, for errors that are relative to it and bits of text; None takes targets as they are.
 
     Raises
     ------
     InputError
-        The metric is of a series, and the data is none, or never changes.
+        The metric is of a series or of running text, and the data is none, or never changes.
     """
     if probabilities and isinstance(spec, _OF_CLASSES):
         return OfLikeliest(make_metric(spec, ignore_index))
@@ -98,6 +116,8 @@ def make_metric(
             return HitRate(k, ignore_index)
         case specs.Perplexity():
             return Perplexity(losses.CrossEntropy(ignore_index=ignore_index))
+        case specs.BitsPerByte() | specs.BitsPerCharacter():
+            return _bits_per(spec, units, ignore_index)
         case specs.Mse() | specs.Rmse():
             return MeanError(squared=True, root=isinstance(spec, specs.Rmse))
         case specs.Mae():
@@ -124,6 +144,7 @@ class OfLikeliest:
     def __init__(self, metric: Any) -> None:
         self.metric = metric
         self.streams: bool = metric.streams
+        self.additive: bool = metric.additive
         self.higher_is_better: bool = metric.higher_is_better
 
     def terms(
@@ -137,6 +158,15 @@ class OfLikeliest:
         """Measure a whole data set."""
         return self.metric.evaluate(prediction, target.argmax(axis=-1), weight)
 
+    def sums(self, prediction: Floats, target: Array, weight: Floats | None) -> Floats:
+        """Return the sums or counts of some samples."""
+        found: Floats = self.metric.sums(prediction, target.argmax(axis=-1), weight)
+        return found
+
+    def of_sums(self, sums: Floats) -> Any:
+        """Return the value that follows from the sums of all samples."""
+        return self.metric.of_sums(sums)
+
     def finish(self, ratio: float) -> float:
         """Turn a ratio of sums into the metric's value."""
         return float(self.metric.finish(ratio))
@@ -146,6 +176,7 @@ class _Streaming:
     """Evaluates on the host with the very terms that stream on the device."""
 
     streams: ClassVar[bool] = True
+    additive: ClassVar[bool] = True
     higher_is_better: ClassVar[bool] = False
 
     def terms(
@@ -160,7 +191,16 @@ class _Streaming:
 
     def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> float:
         """Measure a whole data set in float64."""
+        return self.of_sums(self.sums(prediction, target, weight))
+
+    def sums(self, prediction: Floats, target: Array, weight: Floats | None) -> Floats:
+        """Return numerator and denominator in float64."""
         numerator, denominator = self.terms(NumpyNamespace(), prediction, target, weight)
+        return np.array([float(numerator), float(denominator)])
+
+    def of_sums(self, sums: Floats) -> float:
+        """Return the value of a ratio, NaN of nothing."""
+        numerator, denominator = sums
         return self.finish(float(numerator / denominator)) if denominator else math.nan
 
 
@@ -289,10 +329,43 @@ class Perplexity(_Streaming):
         return math.inf if ratio > 709.0 else math.exp(ratio)
 
 
+@dataclass(frozen=True)
+class BitsPer(_Streaming):
+    """Bits that the model needs to write the targets, for each byte or character they stand for.
+
+    The cross-entropy of all tokens over log(2), divided by the sum of ``counts``: it does not depend on how the text
+    is cut into tokens.
+
+    Parameters
+    ----------
+    counts
+        Bytes or characters of each token.
+    """
+
+    spec: losses.CrossEntropy
+    counts: tuple[float, ...]
+
+    def terms(
+        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return bits, and bytes or characters; those of ignored tokens are none."""
+        if len(self.counts) > int(prediction.shape[-1]):
+            raise ValueError(f"{len(self.counts)} tokens do not fit {int(prediction.shape[-1])} classes")
+        nats, _ = SoftmaxCrossEntropy(self.spec).terms(xp, prediction, target, weight)
+        tokens = match_shape(xp, target, prediction.shape[:-1])
+        ignored = self.spec.ignore_index
+        # Padding, number 0, stands for nothing.
+        tokens = tokens if ignored is None else xp.where(tokens != ignored, tokens, 0)
+        counts = xp.take(xp.asarray(np.array(self.counts), prediction), tokens)
+        weights = element_weights(xp, weight, prediction[..., 0])
+        return nats * (1.0 / math.log(2.0)), xp.sum(scaled(weights, counts))
+
+
 class _Whole:
-    """Needs all samples at once."""
+    """Needs more of all samples than a ratio of sums."""
 
     streams: ClassVar[bool] = False
+    additive: ClassVar[bool] = False
     higher_is_better: ClassVar[bool] = True
 
     def finish(self, ratio: float) -> float:
@@ -314,10 +387,19 @@ class FromCounts(_Whole):
         | specs.Dice
     )
     ignore_index: int | None = None
+    additive: ClassVar[bool] = True
 
     def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> Any:
         """Measure by counting."""
-        counts = confusion(prediction, target, weight, self.ignore_index)
+        return self.of_sums(self.sums(prediction, target, weight))
+
+    def sums(self, prediction: Floats, target: Array, weight: Floats | None) -> Floats:
+        """Return the confusion matrix."""
+        return confusion(prediction, target, weight, self.ignore_index)
+
+    def of_sums(self, sums: Floats) -> Any:
+        """Return what follows from the confusion matrix."""
+        counts = sums
         right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
         match self.spec:
             case specs.ConfusionMatrix():
@@ -393,6 +475,21 @@ def confusion(prediction: Floats, target: Array, weight: Floats | None, ignore_i
     return cells.reshape(classes, classes).astype(np.float64)
 
 
+def _bits_per(
+    spec: specs.BitsPerByte | specs.BitsPerCharacter, units: Units | None, ignore_index: int | None
+) -> BitsPer:
+    vocabulary = None if units is None else units.vocabulary
+    if vocabulary is None or isinstance(vocabulary, WordVocabulary):
+        raise InputError(
+            f"{spec.type} is of running text that is predicted token by token",
+            hint=None
+            if vocabulary is None
+            else "a vocabulary of words leaves blanks out: take bytes, characters or bpe",
+        )
+    counts = vocabulary.byte_counts() if isinstance(spec, specs.BitsPerByte) else vocabulary.character_counts()
+    return BitsPer(losses.CrossEntropy(ignore_index=ignore_index), tuple(counts.tolist()))
+
+
 def _one_logit(prediction: Any, target: Any) -> bool:
     """Tell one logit an element from one logit a class: by the sizes of prediction and target."""
     return bool(math.prod(prediction.shape[1:]) == math.prod(target.shape[1:]))
@@ -419,8 +516,10 @@ def _quotient(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _averaged(numerator: Floats, denominator: Floats, true: Floats, average: specs.Average | None) -> float:
-    """Average a quotient over the classes, 0 where a class has no denominator.
+def _averaged(
+    numerator: Floats, denominator: Floats, true: Floats, average: specs.Average | None
+) -> float | list[float]:
+    """Average a quotient over the classes, 0 where a class has no denominator; or list it class by class.
 
     Raises
     ------
@@ -435,6 +534,8 @@ def _averaged(numerator: Floats, denominator: Floats, true: Floats, average: spe
     if chosen == "micro":
         return float(numerator.sum() / denominator.sum()) if denominator.sum() else 0.0
     values = _quotient(numerator, denominator)
+    if chosen == "per_class":
+        return [float(value) for value in values]
     if chosen == "weighted":
         return float((values * true).sum() / true.sum()) if true.sum() else 0.0
     return float(values.mean())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays
 from unitrain.backends.precision import stored_in
-from unitrain.data.encoders import CategoryEncoder, Encoder, IntegerEncoder, NumericEncoder, PixelEncoder
+from unitrain.data.encoders import CategoryEncoder, Encoder, IntegerEncoder, NumericEncoder, PixelEncoder, TextEncoder
 from unitrain.data.raw import Raw
 from unitrain.data.sources import read_source
 from unitrain.data.targets import NumberTarget
@@ -129,6 +129,11 @@ def _step(name: str, encoder: Encoder, raw: Raw, table: int | None, trained: Tra
             if encoder.method == "ordinal" and table is not None and unseen >= table:
                 unseen = -1
             return to.Categories(codes, len(encoder.categories), encoder.method == "one_hot", unseen)
+        case TextEncoder():
+            raise InputError(
+                f"'{name}' is text, and cutting text into tokens cannot be said in ONNX",
+                hint="export without the preprocessing: the model takes numbers of tokens",
+            )
 
 
 def _target(trained: TrainedRun, output: str) -> described.Target:

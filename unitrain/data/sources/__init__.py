@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unitrain.data.raw import Parts
-from unitrain.data.sources import bundled, idx, image_folder, npy, npz, series, table
+from unitrain.data.sources import austen, bundled, idx, image_folder, npy, npz, series, table, tagged, text
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import (
@@ -21,6 +21,7 @@ from unitrain.spec.sources import (
     Sunspots,
     Table,
 )
+from unitrain.spec.text import Austen, BrownPos, Conll, Text, TextFolder
 
 
 def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
@@ -46,6 +47,16 @@ def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
             field=("stream",),
             allowed="always for npy, npz that is not compressed, image_folder, and Parquet tables",
         )
+    if isinstance(source, Text):
+        return text.read(source, folder), []
+    if isinstance(source, TextFolder):
+        return text.read_folder(source, folder), []
+    if isinstance(source, Austen):
+        return austen.read(source, folder), []
+    if isinstance(source, Conll):
+        return tagged.read(source, folder), []
+    if isinstance(source, BrownPos):
+        return tagged.read_brown(source, folder), []
     if isinstance(source, Series):
         return series.read(source, folder)
     if isinstance(source, Sunspots):

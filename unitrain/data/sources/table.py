@@ -193,6 +193,7 @@ def _first_line(error: BaseException) -> str:
 
 def typed(columns: Columns, name: str, kind: ColumnKind) -> Array:
     """Return one column as float64 or as object of str."""
+    # Text is read as categories are: as it stands.
     convert = as_numbers if kind == "numeric" else as_words
     return convert(columns.values[name], name, columns.origin)
 
@@ -228,7 +229,7 @@ def find_roles(source: Table, columns: Columns, group: str | None) -> Roles:
         stated = source.columns.get(name)
         if name in special or stated == "ignore":
             continue
-        features[name] = stated if stated in ("numeric", "category") else infer_kind(values, name, file)
+        features[name] = stated if stated in ("numeric", "category", "text") else infer_kind(values, name, file)
     if not features:
         raise InputError("no column is left as a feature", file=file, found=", ".join(header))
     return Roles(features, {name: target_kind(header[name], name, file) for name in targets}, weight, group)
@@ -262,6 +263,7 @@ def table_raw(columns: Columns, roles: Roles, numbers: Mapping[str, Lazy] | None
         np.arange(columns.count),
         weight=None if weight is None else typed(columns, weight, "numeric"),
         group=None if group is None else typed(columns, group, "category"),
+        texts={name: None for name, kind in roles.features.items() if kind == "text"},
     )
 
 
