@@ -116,13 +116,13 @@ class Lazy:
         """Make all rows, for those who need them at once."""
         return np.asarray(self[:], dtype=dtype)
 
-    def take(self, index: Array) -> Lazy:
-        """Return the rows at positions, or bool ``[n]``, without making them."""
+    def take(self, index: Array | slice) -> Lazy:
+        """Return the rows at positions, a slice, or bool ``[n]``, without making them."""
         return Lazy(self._make, self._rows[index], self.shape[1:], self.dtype)
 
 
-def take(values: Any, index: Array) -> Any:
-    """Choose rows: a copy of an array, another look at a `Lazy`."""
+def take(values: Any, index: Array | slice) -> Any:
+    """Choose rows: those of an array, another look at a `Lazy`."""
     return values.take(index) if isinstance(values, Lazy) else values[index]
 
 
