@@ -26,6 +26,7 @@ category: ordinal
 per_column: {age: none}
 unseen_category: ignore
 pixels: {mean: [0.1, 0.2, 0.3], std: [1, 1, 1]}
+vocabulary: {type: words, size: 50}
 target_scaling: standardise
 invalid_image: skip
 augment: [flip, {type: crop, padding: 2, mode: reflect}, {type: shift, width: 3}, {type: cutout, size: 4}]
@@ -87,7 +88,7 @@ def test_json_schema_names_every_source() -> None:
         ),
         (
             "source: {type: table, file: a.csv, target: y, columns: {x: nummer}}",
-            ["source.columns.x", "numeric, category, target, weight, group or ignore"],
+            ["source.columns.x", "numeric, category, text, target, weight, group or ignore"],
         ),
         (
             "source: {type: table, file: a.csv, target: y, group: g}\nsplit: {group: h}",
