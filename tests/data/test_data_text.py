@@ -131,7 +131,21 @@ def test_a_column_of_text_beside_numbers(workshop: Workshop) -> None:
         workshop.prepare({**spec, "features": {"words": ["review", "price"], "numbers": "price"}}, inputs)
 
 
-CONLL = "-DOCSTART- -X- O\n\n# a comment\nEU B O\nrejects V O\n\nBonn N LOC\n\n\nin P O\nthe D O\nfar A O\neast N LOC\nof P O\n"
+CONLL = """-DOCSTART- -X- O
+
+# a comment
+EU B O
+rejects V O
+
+Bonn N LOC
+
+
+in P O
+the D O
+far A O
+east N LOC
+of P O
+"""
 
 
 def tagged(workshop: Workshop, text: str = CONLL, **more: Any) -> Any:

@@ -42,7 +42,8 @@ def read(text: str) -> DataSpec:
 
 def test_every_field_survives_yaml() -> None:
     spec = read(WHOLE)
-    assert set(spec.to_plain()) == set(DataSpec.model_fields)
+    # Windows are of a series, and this is a table.
+    assert set(spec.to_plain()) == set(DataSpec.model_fields) - {"window"}
     assert read(spec.to_yaml()) == spec
     assert DataSpec.model_validate(spec.to_plain()) == spec
 
