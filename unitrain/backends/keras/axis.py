@@ -68,6 +68,8 @@ def maximum(layer: Maximum, context: Context, x: KerasTensor, *masks: KerasTenso
     for mask in masks:
         kept = ops.reshape(ops.not_equal(mask, 0), (-1, *layer.mask_view(x.shape[1:])))
         seen = ops.where(kept, x, ops.cast(float("-inf"), x.dtype))
+    # To TensorFlow's search 0 is larger than -0.
+    seen = ops.where(ops.equal(seen, 0), ops.zeros_like(seen), seen)
     places = ops.expand_dims(ops.argmax(seen, axis=axis), axis)
     y = ops.take_along_axis(x, places, axis=axis)
     if masks:

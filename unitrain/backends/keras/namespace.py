@@ -71,7 +71,8 @@ class TensorFlowNamespace:
 
     def argmax(self, x: Tensor, axis: int) -> Tensor:
         """Index of the largest value, the first of equals: int32."""
-        return tf.argmax(x, axis, tf.int32)
+        # To TensorFlow 0 is larger than -0.
+        return tf.argmax(tf.where(x == 0, tf.zeros_like(x), x), axis, tf.int32)
 
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """Give the elements another shape."""
