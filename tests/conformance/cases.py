@@ -130,6 +130,8 @@ OPTIONS: dict[str, list[Option]] = {
         ({"units": 2, "use_bias": False}, [SEQ]),
         ({"units": 5}, [TINY]),
         ({"units": 2}, [CUBE]),
+        ({"units": 3, "kernel_quantizer": {}}, [SEQ]),
+        ({"units": 3, "kernel_quantizer": {"bits": 4, "per_channel": False}}, [ROW]),
     ],
     "conv1d": [
         *(({"filters": 2, **window}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
@@ -141,6 +143,8 @@ OPTIONS: dict[str, list[Option]] = {
         *(({"filters": 3, **window}, [IMG]) for window in WINDOWS_2D),
         ({"filters": 2, "kernel_size": 1}, [IMG]),
         ({"filters": 4, "kernel_size": 2, "groups": 2, "strides": 2, "padding": 1}, [IMG]),
+        ({"filters": 4, "kernel_size": 2, "groups": 2, "kernel_quantizer": {"bits": 5}}, [IMG]),
+        ({"filters": 3, "kernel_size": 2, "kernel_quantizer": {"per_channel": False}}, [IMG]),
         ({"filters": 4, "kernel_size": 2, "groups": 4, "use_bias": False}, [(3, 3, 4)]),
         ({"filters": 8, "kernel_size": 3, "groups": 2, "dilation": 2, "padding": "same"}, [WIDE]),
     ],
@@ -156,6 +160,8 @@ OPTIONS: dict[str, list[Option]] = {
     "depthwise_conv2d": [
         *((window, [IMG]) for window in WINDOWS_2D),
         ({"kernel_size": 2, "multiplier": 2, "use_bias": False}, [IMG]),
+        ({"kernel_size": 2, "multiplier": 2, "kernel_quantizer": {}}, [IMG]),
+        ({"kernel_size": 2, "multiplier": 2, "kernel_quantizer": {"per_channel": False}}, [IMG]),
         ({"kernel_size": [3, 2], "multiplier": 3, "padding": "same", "strides": [1, 2]}, [IMG]),
     ],
     "separable_conv1d": [
@@ -196,6 +202,18 @@ OPTIONS: dict[str, list[Option]] = {
         ({"use_scale": False}, [SEQ]),
         ({"use_bias": False}, [SEQ]),
         ({"use_bias": False, "use_scale": False, "momentum": 0.0}, [CUBE]),
+    ],
+    "fake_quantize": [
+        ({}, [ROW]),
+        ({"symmetric": True, "momentum": 0.5}, [IMG]),
+        ({"per_channel": True, "bits": 5, "momentum": 0.0}, [IMG]),
+        ({"per_channel": True, "symmetric": True, "bits": 4}, [SEQ]),
+        ({"range": [-1.5, 2.0]}, [IMG]),
+        ({"range": [-1.0, 2.5], "symmetric": True, "bits": 6}, [SEQ]),
+        ({"range": [0.5, 3.0]}, [ROW]),
+        ({"range": "learned"}, [SEQ]),
+        ({"range": "learned", "symmetric": True, "bits": 4}, [IMG]),
+        ({"range": "learned", "symmetric": True, "per_channel": True, "bits": 4}, [CUBE]),
     ],
     "layer_norm": [
         ({}, [ROW]),

@@ -16,6 +16,7 @@ from unitrain.spec.metrics import Metric
 from unitrain.spec.model import ModelSpec
 from unitrain.spec.optimizers import Optimizer
 from unitrain.spec.pruning import DistillationSpec, PruningSpec
+from unitrain.spec.quantization import Quantization
 from unitrain.spec.schedules import Schedule
 from unitrain.spec.study import StudySpec
 from unitrain.spec.training import TrainingSpec
@@ -116,6 +117,8 @@ class Recipe(Spec):
         Weights that become zero in training, and stay zero.
     distillation
         Another model, of which this one learns beside the data.
+    quantization
+        Train for arithmetic in integers.
     backend, device
         Where it runs, unless the command line says otherwise. ``auto`` takes an accelerator if there is one.
     seed
@@ -142,6 +145,7 @@ class Recipe(Spec):
     initial_weights: str | None = None
     pruning: PruningSpec | None = None
     distillation: DistillationSpec | None = None
+    quantization: Quantization | None = None
     backend: Literal["numpy", "keras", "torch"] = "numpy"
     device: str = "auto"
     seed: NonNegativeInt = 0

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from unitrain.graph.graph import Graph
+from unitrain.graph.passes.quantize import insert_fake_quantize
 from unitrain.graph.resolve import resolve
+from unitrain.graph.respell import spec_of
 from unitrain.spec.base import at_document, validate
 from unitrain.spec.errors import FieldPath, InputError, unknown_name
 from unitrain.spec.model import ModelSpec
@@ -83,6 +85,9 @@ def check_recipe(recipe: Recipe, folder: Path, document: Document | None = None)
     model, model_document = _read_model(recipe, folder, document)
     graph = resolve(model, document=model_document)
     try:
+        if recipe.quantization is not None:
+            graph = insert_fake_quantize(graph, recipe.quantization)
+            model = spec_of(graph)
         losses = _losses(recipe, graph)
         _check_monitors(recipe, graph)
     except InputError as error:

@@ -19,6 +19,7 @@ from unitrain.data.preprocess import Preprocessing
 from unitrain.graph.passes.magnitude import prunable
 from unitrain.spec.data import Task
 from unitrain.spec.errors import InputError
+from unitrain.spec.layers import FakeQuantize
 from unitrain.spec.recipe import OutputLoss
 from unitrain.train.recipe import LoadedRecipe, load_recipe
 from unitrain.train.run_folder import RunFolder
@@ -179,17 +180,21 @@ def make_update(loaded: LoadedRecipe) -> Update:
 def starting_weights(loaded: LoadedRecipe) -> dict[str, npt.NDArray[Any]]:
     """Return what training starts from: the recipe's file, or weights drawn by its seed.
 
+    Of a model in floats the ranges of layers that round are not known: these are drawn, and found in training.
+
     Raises
     ------
     InputError
         The file is missing, or does not fit the model.
     """
-    given = loaded.recipe.initial_weights
+    given, drawn = loaded.recipe.initial_weights, initialize(loaded.graph, loaded.recipe.seed)
     if given is None:
-        return dict(initialize(loaded.graph, loaded.recipe.seed))
+        return dict(drawn)
+    rounding = [node for node in loaded.graph.nodes if isinstance(node.layer, FakeQuantize)]
+    ranges = {name: drawn[name] for node in rounding for name in node.parameters.values()}
     path = loaded.folder / given
     try:
-        return load_weights(RunFolder.open(path).weights if path.is_dir() else path, loaded.graph)
+        return load_weights(RunFolder.open(path).weights if path.is_dir() else path, loaded.graph, ranges)
     except InputError as error:
         problem = error.problems[0]
         raise loaded.locate(

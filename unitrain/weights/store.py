@@ -94,9 +94,17 @@ def load_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise InputError(f"not a sound safetensors file: {error}", file=str(path)) from None
 
 
-def load_weights(path: Path, graph: Graph) -> dict[str, npt.NDArray[Any]]:
-    """Read the weights of a graph. Raises `InputError` when names or shapes differ from the graph's."""
-    weights = load_tensors(path)
+def load_weights(
+    path: Path, graph: Graph, defaults: Mapping[str, npt.NDArray[Any]] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """Read the weights of a graph; ``defaults`` are those that the file may lack.
+
+    Raises
+    ------
+    InputError
+        Names or shapes differ from the graph's.
+    """
+    weights = {**(defaults or {}), **load_tensors(path)}
     problems = check_weights(graph, weights)
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")

@@ -29,6 +29,7 @@ from unitrain.backends.keras import (  # noqa: F401
     pool,
     position,
     projection,
+    quantize,
     recurrent,
     resize,
     shape,

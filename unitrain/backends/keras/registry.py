@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.precision import HALF
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.base import LayerSpec, Shape
+from unitrain.spec.quantizers import kernel_levels
 
 # Keras publishes no types: symbolic tensors, layers and variables are Any.
 KerasTensor = Any
@@ -134,12 +136,19 @@ class Context:
         wide = wide and precision in HALF
         name = (owner or self.node.owner) if weights else self.node.name
         name = f"{name}.{part}" if part else name
+        table = self.node.layer.parameters(*self.node.input_shapes)
+        weights = dict(weights or {})
+        quantizer = table["kernel"].quantizer if "kernel" in weights and "kernel" in table else None
+        made = WIDE[kind] if wide else kind
+        if quantizer is not None:
+            made = quantizing(made)
+            options["quantizer"] = {**quantizer.model_dump(), "channel_axes": table["kernel"].channel_axes}
+            weights["kernel"] = "held_kernel"
         if name not in self.parts.layers:
-            self.parts.layers[name] = (WIDE[kind] if wide else kind)(name=name, dtype=precision, **options)
+            self.parts.layers[name] = made(name=name, dtype=precision, **options)
         layer = self.parts.layers[name]
         output = layer(inputs, **(call or {}))
-        table = self.node.layer.parameters(*self.node.input_shapes)
-        for local, attribute in (weights or {}).items():
+        for local, attribute in weights.items():
             if local in table:
                 binding = Binding(attrgetter(attribute)(layer), table[local].shape, local == swapped)
                 self.parts.bindings[self.node.parameters[local]] = binding
@@ -149,6 +158,11 @@ class Context:
 def widened(x: KerasTensor) -> KerasTensor:
     """Return numbers of 16 bits as float32, in which a formula of several operations then rounds only at its end."""
     return keras.ops.cast(x, "float32") if x.dtype in ("float16", "bfloat16") else x
+
+
+def no_zeros(scale: Any) -> Any:
+    """Return a scale with 1 where it is 0: of an empty range."""
+    return tf.where(scale > 0, scale, tf.ones_like(scale))
 
 
 _Saved = TypeVar("_Saved", bound=Callable[..., Any])
@@ -182,6 +196,46 @@ def computes_wide(*kinds: type[Any]) -> None:
     """Make siblings of layers, for `Context.apply` with ``wide``."""
     for kind in kinds:
         WIDE[kind] = saved(type(f"Wide{kind.__name__}", (_Wide, kind), {"__doc__": kind.__doc__}))
+
+
+class QuantizedKernel:
+    """Mixed in before a layer with a ``kernel``: what it computes with is rounded, as `KernelQuantizer` says."""
+
+    def __init__(self, quantizer: dict[str, Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.quantizer = quantizer
+
+    @property
+    def held_kernel(self) -> Variable:
+        """The variable."""
+        return self._kernel
+
+    @property
+    def kernel(self) -> Any:
+        """The rounded kernel; the gradient by it goes to the variable as it is."""
+        kernel = tf.convert_to_tensor(self._kernel)
+        held = widened(tf.stop_gradient(kernel))
+        most = kernel_levels(self.quantizer["bits"])[1]
+        inner = len(held.shape) - self.quantizer["channel_axes"]
+        axes = list(range(inner)) if self.quantizer["per_channel"] else None
+        scale = no_zeros(tf.reduce_max(tf.abs(held), axes, keepdims=True) / most)
+        return tf.cast(tf.round(held / scale) * scale, kernel.dtype) + (kernel - tf.stop_gradient(kernel))
+
+    @kernel.setter
+    def kernel(self, variable: Variable) -> None:
+        self._kernel = variable
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        config: dict[str, Any] = super().get_config()  # type: ignore[misc]  # the layer's
+        return {**config, "quantizer": self.quantizer}
+
+
+@cache
+def quantizing(kind: Callable[..., KerasLayer]) -> Callable[..., KerasLayer]:
+    """Return the sibling of a kind of layer that computes with a rounded kernel."""
+    name = getattr(kind, "__name__", "")
+    return saved(type(f"Quantized{name}", (QuantizedKernel, kind), {"__doc__": kind.__doc__}))  # type: ignore[arg-type]  # a class
 
 
 @saved

@@ -21,6 +21,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
     pool,
     position,
     projection,
+    quantize,
     recurrent,
     resize,
     shape,

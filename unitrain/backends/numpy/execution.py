@@ -12,6 +12,7 @@ from unitrain.backends.contract import Arrays
 from unitrain.backends.numpy.memory import Workspace
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Array, Backward, Context
 from unitrain.graph.graph import Graph, Node
+from unitrain.weights.quantize import quantized_kernel
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def forward(
     """
     values = dict(inputs)
     result = Pass(graph, inputs, values)
-    current: Mapping[str, Array] = ChainMap(result.updates, dict(weights))
     wanted = _wanted(graph, input_gradients) if differentiate else frozenset()
+    quantised = {name: parameter for name, parameter in graph.parameters.items() if parameter.quantizer is not None}
+    rounded = {name: quantized_kernel(weights[name], parameter) for name, parameter in quantised.items()}
+    current: Mapping[str, Array] = ChainMap(result.updates, rounded, dict(weights))
     last_reader = {name: node.name for node in graph.nodes for name in node.inputs}
     kept = set(graph.outputs.values())
     with np.errstate(all="ignore"):  # what is not finite is found in the loss, not in warnings

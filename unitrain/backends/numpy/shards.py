@@ -38,7 +38,10 @@ class Shards:
         self._elements = sum(prod(node.output_shape) for node in graph.nodes)
         self._parameters = sum(prod(graph.parameters[name].shape) for name in graph.trainable)
         # Every other layer computes each sample by itself alone.
-        self._separable = not any(isinstance(node.layer, BatchNorm) for node in graph.nodes)
+        self._separable = not any(
+            isinstance(node.layer, BatchNorm) or getattr(node.layer, "range", None) == "moving_average"
+            for node in graph.nodes
+        )
 
     def count(self, samples: int, threads: int) -> int:
         """Return into how many shards a batch is cut: at most one a thread, and one where more would not be faster.

@@ -28,6 +28,7 @@ from unitrain.backends.onnx import (  # noqa: F401
     pool,
     position,
     projection,
+    quantize,
     recurrent,
     resize,
     shape,
@@ -43,6 +44,7 @@ from unitrain.spec.errors import InputError
 from unitrain.spec.layers import LAYER_TYPES
 from unitrain.spec.layers.base import Shape
 from unitrain.weights.initialize import check_weights
+from unitrain.weights.quantize import quantized_kernel
 
 OLDEST_OPSET = 17
 # What onnxruntime 1.32 runs, and the layers are tested with.
@@ -123,7 +125,10 @@ def emit_with_places(
     """Write a model as `emit` does, and say where each node's result is."""
     _check(graph, weights, opset, precision)
     reserved = {*graph.inputs, *graph.outputs, *graph.parameters, *(node.name for node in graph.nodes)}
-    typed = {key: np.asarray(weights[key], dtype=precision) for key in graph.parameters}
+    typed = {
+        key: quantized_kernel(np.asarray(weights[key], dtype=precision), parameter)
+        for key, parameter in graph.parameters.items()
+    }
     emitter = Emitter(typed, opset, precision, reserved)
     values = {key: Value(given.shape, {"channels_last": key}) for key, given in graph.inputs.items()}
     for node in graph.nodes:

@@ -28,6 +28,7 @@ from unitrain.backends.torch import (  # noqa: F401
     pool,
     position,
     projection,
+    quantize,
     recurrent,
     resize,
     shape,
@@ -36,6 +37,7 @@ from unitrain.backends.torch import (  # noqa: F401
     vision,
 )
 from unitrain.backends.torch.mixed import Lowering, raised
+from unitrain.backends.torch.quantize import with_quantized_kernels
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
 from unitrain.backends.torch.runtime import differentiable, dtype_of
 from unitrain.backends.torch.transfer import copied
@@ -88,6 +90,7 @@ class GraphModule(torch.nn.Module):
         if own and all(name in self._places for name in own):
             return path
         made = IMPLEMENTATIONS[type(node.layer)](node.layer, node, settings)
+        made = with_quantized_kernels(made, node.layer.parameters(*node.input_shapes))
         parent: torch.nn.Module = self
         *scopes, last = path.split(".")
         for scope, inner in zip(scopes, [*scopes, last][1:], strict=True):

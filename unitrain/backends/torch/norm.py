@@ -10,21 +10,17 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.precision import HALF
 from unitrain.backends.torch.registry import Made, Slot, implements
 from unitrain.backends.torch.runtime import widened
+from unitrain.backends.torch.statistics import TracksStatistics
 from unitrain.backends.torch.window import channels_first, channels_last
 from unitrain.graph.graph import Node
 from unitrain.spec.layers.norm import BatchNorm, GroupedNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 
 
-class ChannelsLastBatchNorm(_BatchNorm):
+class ChannelsLastBatchNorm(TracksStatistics, _BatchNorm):
     """Batch norm over the last axis, mixed in before ``nn.BatchNorm1d``, ``2d`` or ``3d``.
 
     As in torch ``momentum`` is the fraction of the *new* value; unlike torch's the running variance is the biased one.
-
-    ``pending`` decides what happens to the batch's statistics in training: None takes them over at once, as
-    torch's own modules do; a list collects them for a program that takes them over when the step is applied.
     """
-
-    pending: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``[batch, ..., channel]``."""
@@ -51,19 +47,16 @@ class ChannelsLastBatchNorm(_BatchNorm):
                 functional.batch_norm(channels_first(x), mean, variance, self.weight, self.bias, True, 1.0, self.eps)
             )
             variance = variance * ((count - 1) / count)
-        if self.pending is None:
-            self.take_over(mean, variance)
-        else:
-            self.pending.append((mean, variance))
+        self.found(mean, variance)
         return y
 
     @torch.no_grad()
-    def take_over(self, mean: torch.Tensor, variance: torch.Tensor, keep: torch.Tensor | None = None) -> None:
+    def take_over(self, first: torch.Tensor, second: torch.Tensor, keep: torch.Tensor | None = None) -> None:
         """Move the running statistics towards a batch's, unless the flag ``keep`` on the device is down."""
         tracked = self.get_buffer("num_batches_tracked").add_(1 if keep is None else keep)
         # Torch's meaning of no momentum: the average over all batches so far.
         new = 1.0 / float(tracked) if self.momentum is None else self.momentum
-        for name, value in (("mean", mean), ("var", variance)):
+        for name, value in (("mean", first), ("var", second)):
             running = self._statistic(name)
             moved = running * (1.0 - new) + value * new
             running.copy_(moved if keep is None else torch.where(keep, moved, running))

@@ -19,7 +19,6 @@ from unitrain.backends.torch.dropout import CounterDropout
 from unitrain.backends.torch.loss_scale import all_finite, unscaled
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.namespace import NAMESPACE
-from unitrain.backends.torch.norm import ChannelsLastBatchNorm
 from unitrain.backends.torch.runtime import (
     differentiable,
     dtype_of,
@@ -28,13 +27,14 @@ from unitrain.backends.torch.runtime import (
     seeded,
     tensor_float32,
 )
+from unitrain.backends.torch.statistics import TracksStatistics
 from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
 from unitrain.backends.torch.update import Updates
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.pool_first import pool_first
 from unitrain.weights.random import mask_key
 
-Moved = list[tuple[ChannelsLastBatchNorm, torch.Tensor, torch.Tensor]]
+Moved = list[tuple[TracksStatistics, torch.Tensor, torch.Tensor]]
 
 
 class TorchProgram:
@@ -68,7 +68,7 @@ class TorchProgram:
             isinstance(module, torch.nn.Dropout) and not isinstance(module, CounterDropout)
             for module in self.model.modules()
         )
-        self._norms = [module for module in self.model.modules() if isinstance(module, ChannelsLastBatchNorm)]
+        self._norms = [module for module in self.model.modules() if isinstance(module, TracksStatistics)]
         self._parameters: Tensors = {name: self.model.tensor(name) for name in graph.trainable}
         self._slots: dict[str, Tensors] = {
             slot: {

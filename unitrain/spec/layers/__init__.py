@@ -55,6 +55,7 @@ from unitrain.spec.layers.pool import (
 )
 from unitrain.spec.layers.position import PositionEmbedding, SinusoidalPosition
 from unitrain.spec.layers.projection import TiedProjection
+from unitrain.spec.layers.quantize import FakeQuantize
 from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
 from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
@@ -146,6 +147,7 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     Dot,
     Cosine,
     Glu,
+    FakeQuantize,
 )
 
 LAYER_TYPES: dict[str, type[LayerSpec]] = {layer.model_fields["type"].default: layer for layer in LAYERS}
@@ -176,6 +178,7 @@ __all__ = [
     "DroppingLayer",
     "Elu",
     "Embedding",
+    "FakeQuantize",
     "FeatureTokens",
     "Flatten",
     "Gather",

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 
 from unitrain.spec.base import Spec
 from unitrain.spec.initializers import Initializer, Ones, Orthogonal, Zeros
+from unitrain.spec.quantizers import KernelQuantizer
 
 Shape = tuple[int, ...]
 # A shape that is asked for; None where any extent will do.
@@ -47,6 +48,10 @@ class Parameter:
         Whether weight decay applies by default: to kernels and tables, not to biases and norms.
     raised
         ``(first, end, by)``: elements of a vector that start higher than drawn.
+    quantizer
+        How it is rounded each time that it is computed with; None: not at all.
+    channel_axes
+        How many of its last axes tell the output channels apart: 2 for depthwise kernels.
 
     Raises
     ------
@@ -60,6 +65,8 @@ class Parameter:
     trainable: bool = True
     decay: bool = False
     raised: tuple[int, int, float] | None = None
+    quantizer: KernelQuantizer | None = None
+    channel_axes: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.initializer, Orthogonal) and len(self.shape) < 2:
@@ -74,9 +81,15 @@ class Parameter:
         return size
 
 
-def kernel_parameter(shape: Shape, initializer: Initializer, fans: tuple[int, int]) -> Parameter:
+def kernel_parameter(
+    shape: Shape,
+    initializer: Initializer,
+    fans: tuple[int, int],
+    quantizer: KernelQuantizer | None = None,
+    channel_axes: int = 1,
+) -> Parameter:
     """A trainable parameter that decays."""
-    return Parameter(shape, initializer, fans, decay=True)
+    return Parameter(shape, initializer, fans, decay=True, quantizer=quantizer, channel_axes=channel_axes)
 
 
 def bias_parameter(size: int, initializer: Initializer | None = None) -> Parameter:

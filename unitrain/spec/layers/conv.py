@@ -35,6 +35,7 @@ from unitrain.spec.layers.window import (
     window_outputs,
     window_padding,
 )
+from unitrain.spec.quantizers import KernelQuantizer
 
 
 def _amounts(value: Any, axes: int) -> Any:
@@ -127,6 +128,7 @@ class _Conv(_Convolution):
     filters: PositiveInt
     groups: PositiveInt = 1
     kernel_initializer: Initializer = Glorot()
+    kernel_quantizer: KernelQuantizer | None = None
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """``(*positions, filters)``."""
@@ -147,6 +149,7 @@ class _Conv(_Convolution):
             (*self.kernel_size, depth, self.filters),
             self.kernel_initializer,
             (area * depth, area * self.filters // self.groups),
+            self.kernel_quantizer,
         )
         return self._with_bias({"kernel": kernel}, self.filters)
 
@@ -192,6 +195,7 @@ class Conv3d(_Conv):
 class _DepthwiseConv(_Convolution):
     multiplier: PositiveInt = 1
     kernel_initializer: Initializer = Glorot()
+    kernel_quantizer: KernelQuantizer | None = None
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """``(*positions, channels * multiplier)``; output channel ``c * multiplier + m`` reads channel ``c``."""
@@ -209,6 +213,8 @@ class _DepthwiseConv(_Convolution):
             (*self.kernel_size, channels, self.multiplier),
             self.kernel_initializer,
             (area, area * self.multiplier),
+            self.kernel_quantizer,
+            channel_axes=2,
         )
         return self._with_bias({"kernel": kernel}, channels * self.multiplier)
 

@@ -16,6 +16,7 @@ from unitrain.spec.layers.base import (
     bias_parameter,
     kernel_parameter,
 )
+from unitrain.spec.quantizers import KernelQuantizer
 
 
 class Dense(LayerSpec):
@@ -29,6 +30,7 @@ class Dense(LayerSpec):
     use_bias: bool = True
     activation: ActivationName | None = None
     kernel_initializer: Initializer = Glorot()
+    kernel_quantizer: KernelQuantizer | None = None
     bias_initializer: Initializer = Zeros()
 
     def output_shape(self, *inputs: Shape) -> Shape:
@@ -40,7 +42,8 @@ class Dense(LayerSpec):
     def parameters(self, *inputs: Shape) -> dict[str, Parameter]:
         """``kernel`` and, unless ``use_bias`` is false, ``bias``."""
         width = inputs[0][-1]
-        table = {"kernel": kernel_parameter((width, self.units), self.kernel_initializer, (width, self.units))}
+        shape = (width, self.units)
+        table = {"kernel": kernel_parameter(shape, self.kernel_initializer, shape, self.kernel_quantizer)}
         if self.use_bias:
             table["bias"] = bias_parameter(self.units, self.bias_initializer)
         return table

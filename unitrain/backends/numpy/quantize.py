@@ -1,0 +1,48 @@
+"""Rounding to the levels of integers, with the gradient straight through."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
+from unitrain.spec.layers.quantize import FakeQuantize
+from unitrain.weights.quantize import grid, settled_grid
+
+
+@implements(FakeQuantize)
+def fake_quantize(layer: FakeQuantize, context: Context, parameters: Parameters, x: Array) -> Result:
+    """``y = (clip(round(x / s) + z) - z) s``; dx = dy where that was not clipped, else 0.
+
+    By a learned s: ds = factor sum(dy (round(v) - v)) with v = x / s, and sum(dy level) where it was clipped.
+    """
+    least, most = layer.levels
+    if context.training and layer.range == "moving_average":
+        scale, zero = grid(layer, *_moved(layer, context, parameters, x))
+    else:
+        scale, zero = settled_grid(layer, parameters, x.dtype)
+    level = np.rint(x / scale) + zero
+    inside = (level >= least) & (level <= most)
+    levels = np.clip(level, least, most) - zero
+
+    def backward(dy: Array) -> Gradients:
+        gradients = {}
+        if layer.range == "learned":
+            by_scale = (dy * (levels - np.where(inside, x / scale, 0))).reshape(-1, x.shape[-1]).sum(axis=0)
+            total = by_scale if layer.per_channel else by_scale.sum(keepdims=True)
+            gradients["scale"] = total * np.sign(parameters["scale"]) * layer.gradient_factor(x.shape[1:])
+        return (np.where(inside, dy, 0),), gradients
+
+    return levels * scale, backward
+
+
+def _moved(layer: FakeQuantize, context: Context, parameters: Parameters, x: Array) -> tuple[Array, Array]:
+    """Move the running range towards the batch's, and return it."""
+    rows = x.reshape(-1, x.shape[-1]) if layer.per_channel else x.reshape(-1, 1)
+    batch = {"running_low": rows.min(axis=0), "running_high": rows.max(axis=0)}
+    empty = (parameters["running_low"] == 0) & (parameters["running_high"] == 0)
+    moved = []
+    for name, value in batch.items():
+        running = layer.momentum * parameters[name] + (1 - layer.momentum) * value
+        moved.append(np.where(empty, value, running).astype(x.dtype))
+        context.update(name, moved[-1])
+    return moved[0], moved[1]
