@@ -138,6 +138,8 @@ OPTIONS: dict[str, list[Option]] = {
         ({"filters": 4, "kernel_size": 2, "groups": 2, "use_bias": False}, [SEQ]),
         ({"filters": 4, "kernel_size": 2, "groups": 2, "padding": "causal"}, [SEQ]),
         ({"filters": 4, "kernel_size": 3, "groups": 4, "strides": 2, "padding": "same"}, [LONG]),
+        ({"filters": 2, "kernel_size": 3, "kernel_quantizer": {}}, [SEQ]),
+        ({"filters": 2, "kernel_size": 3, "kernel_quantizer": {"bits": 6, "per_channel": False}}, [SEQ]),
     ],
     "conv2d": [
         *(({"filters": 3, **window}, [IMG]) for window in WINDOWS_2D),
@@ -152,10 +154,14 @@ OPTIONS: dict[str, list[Option]] = {
         *(({"filters": 3, **window}, [VOLUME]) for window in WINDOWS_3D),
         ({"filters": 4, "kernel_size": [2, 1, 2], "groups": 2, "use_bias": False}, [VOLUME]),
         ({"filters": 4, "kernel_size": 2, "groups": 4, "padding": "same", "dilation": 2}, [CUBE]),
+        ({"filters": 2, "kernel_size": 2, "kernel_quantizer": {}}, [VOLUME]),
+        ({"filters": 2, "kernel_size": 2, "kernel_quantizer": {"bits": 6, "per_channel": False}}, [VOLUME]),
     ],
     "depthwise_conv1d": [
         *(({**window, "multiplier": 2}, [SEQ]) for window in WINDOWS_1D + CAUSAL),
         ({"kernel_size": 3, "use_bias": False}, [LONG]),
+        ({"kernel_size": 2, "multiplier": 2, "kernel_quantizer": {}}, [SEQ]),
+        ({"kernel_size": 2, "multiplier": 2, "kernel_quantizer": {"bits": 6, "per_channel": False}}, [SEQ]),
     ],
     "depthwise_conv2d": [
         *((window, [IMG]) for window in WINDOWS_2D),

@@ -1,4 +1,4 @@
-"""A model that was trained for integers, written as such: by onnxruntime's own quantiser, with the ranges of training."""
+"""A model that was trained for integers, written as such: by onnxruntime's quantiser, with the ranges of training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unitrain.backends.contract import Arrays
 from unitrain.backends.onnx.model import DEFAULT_OPSET, emit_with_places
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.fold import fold_batch_norm
-from unitrain.graph.passes.quantize import PRODUCTS, without_fake_quantize
+from unitrain.graph.passes.quantize import without_fake_quantize
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers import FakeQuantize
 from unitrain.weights.quantize import settled_grid
@@ -101,11 +101,7 @@ class _GivenRanges(QDQQuantizer):  # type: ignore[misc]  # onnxruntime has no ty
 def _check(graph: Graph) -> bool:
     """See that onnxruntime can compute as the model was trained to; return whether kernels have scales by channel."""
     rounding = [node for node in graph.nodes if isinstance(node.layer, FakeQuantize)]
-    quantizers = [
-        node.layer.kernel_quantizer
-        for node in graph.nodes
-        if isinstance(node.layer, PRODUCTS) and getattr(node.layer, "kernel_quantizer", None) is not None
-    ]
+    quantizers = [parameter.quantizer for parameter in graph.parameters.values() if parameter.quantizer is not None]
     if not rounding or not quantizers:
         raise InputError(
             f"the model '{graph.name}' was not trained for integers: it has no layers that round",

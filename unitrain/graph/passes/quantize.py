@@ -156,7 +156,7 @@ class _Chains:
 
 def _rounded(graph: Graph, quantised: Iterable[Node], chains: _Chains) -> tuple[str, ...]:
     """Return the names of the values that are rounded, in the order of the graph."""
-    found = set()
+    found: set[str] = set()
     for node in quantised:
         found.update(chains.source(name) for name in node.inputs)
         end = chains.end(node)
