@@ -1,4 +1,4 @@
-"""A model that was trained for integers, written as such: by onnxruntime's quantiser, with the ranges of training."""
+"""A model that was trained for integers, written as such by onnxruntime with the ranges of training."""
 
 from __future__ import annotations
 
