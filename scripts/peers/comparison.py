@@ -9,8 +9,10 @@ from pathlib import Path
 Run = Callable[[], object]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-# What can be named on the command line beside parts of rows' names; "start" is timed apart, in fresh processes.
-GROUPS = ("torch", "lightning", "keras", "numpy", "onnx", "start")
+# Measured apart, in fresh processes.
+APART = ("memory", "start")
+# What can be named on the command line beside parts of rows' names.
+GROUPS = ("torch", "lightning", "keras", "numpy", "onnx", *APART)
 HEADER = [
     "| ours | theirs | ours a step | theirs a step | ratio, median of the rounds | of the minima | at most | |",
     "|---|---|---|---|---|---|---|---|",

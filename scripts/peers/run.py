@@ -2,7 +2,8 @@
 
 scripts/bench-peers [--only PATTERN,...] [--rounds 9] [--threads 2] [--write] [--list]
 
-A pattern is a group (torch, lightning, keras, numpy, onnx, start) or a part of a row's name: --only "cnn / keras fit".
+A pattern is a group (torch, lightning, keras, numpy, onnx, memory, start) or a part of a row's name:
+--only "cnn / keras fit".
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from comparison import GROUPS, HEADER, Comparison, Peer, Run, compare, write_between
+from comparison import APART, GROUPS, HEADER, Comparison, Peer, Run, compare, write_between
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 128
@@ -230,7 +231,7 @@ def choose(patterns: Sequence[str]) -> list[Comparison]:
     lost = [
         pattern
         for pattern in patterns
-        if pattern != "start" and not any(comparison.chosen([pattern]) for comparison in every)
+        if pattern not in APART and not any(comparison.chosen([pattern]) for comparison in every)
     ]
     if lost:
         named = ", ".join(map(repr, lost))
@@ -284,6 +285,10 @@ def main() -> None:
         for row in compare(comparison, options.rounds):
             lines.append(row.markdown())
             print(lines[-1], flush=True)
+    if not patterns or "memory" in patterns:
+        import memory
+
+        lines += ["", *memory.HEADER, *(memory.row(name, options.threads) for name in memory.MODELS)]
     if not patterns or "start" in patterns:
         lines += ["", "| start-up | median | least |", "|---|---|---|", *start_rows(min(5, options.rounds))]
     table = "\n".join(lines)

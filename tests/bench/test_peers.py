@@ -37,7 +37,7 @@ def test_a_pattern_is_a_group_or_a_part_of_a_name():
     # A group's name is the group, and not every row that has the word.
     assert all(row.startswith("torch ") for row in rows("torch"))
     assert rows("torch", "skorch") == [*rows("torch"), "torch tiny / skorch"]
-    assert rows("start") == []
+    assert rows("start") == rows("memory") == []
 
 
 def test_a_pattern_that_names_nothing_is_an_error():
@@ -141,6 +141,15 @@ def no_reading():
         for name in READS:
             stack.enter_context(patch.object(torch.Tensor, name, refuse))
         yield
+
+
+def test_memory_is_that_of_the_whole_process():
+    import memory
+
+    found = memory.peak_bytes("theirs", "mlp", 1)
+    samples, (features,) = memory.MODELS["mlp"]
+    # The images as an array and as a tensor.
+    assert found > 2 * 4 * samples * features
 
 
 @pytest.mark.parametrize("name", ["tiny", "lenet"])
