@@ -52,7 +52,8 @@ class Node:
     @property
     def owner(self) -> str:
         """Name of the node that owns the weights: its own, unless the layer is shared; tied ones do not count."""
-        first = next((name for local, name in self.parameters.items() if local not in self.layer.ties), None)
+        tied = {local for local, field in self.layer.ties.items() if getattr(self.layer, field) is not None}
+        first = next((name for local, name in self.parameters.items() if local not in tied), None)
         return self.name if first is None else first.rpartition(".")[0]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from unitrain.graph.graph import Graph, Node
 from unitrain.graph.resolve import resolve
-from unitrain.spec.layers import Reshape
-from unitrain.spec.layers.base import LayerSpec
+from unitrain.spec.layers import Reshape, Scale
+from unitrain.spec.layers.base import LayerSpec, Shape
 from unitrain.spec.model import ModelSpec, SharedCall
 
 
@@ -21,13 +21,13 @@ def spec_of(graph: Graph) -> ModelSpec:
     """Write a graph as a model specification that resolves to the same graph.
 
     Nodes, parameters and outputs keep their names, so weights fit both. Where an output is named after a block, a
-    layer of this name that computes nothing is added, a reshape to the same shape.
+    layer of this name that changes nothing is added.
     """
     shown = _shown_names(graph)
     layers = [_layer(node, shown) for node in graph.nodes if shown[node.name] == node.name]
     for output, node in graph.outputs.items():
         if shown.get(node, node) != output:
-            layers.append(Reshape(name=output, inputs=(shown.get(node, node),), shape=graph.shape(node)))
+            layers.append(_unchanged(output, shown.get(node, node), graph.shape(node)))
     return ModelSpec(name=graph.name, inputs=dict(graph.inputs), layers=tuple(layers), outputs=tuple(graph.outputs))
 
 
@@ -45,6 +45,13 @@ def rebuild(graph: Graph, nodes: Iterable[Node], outputs: Mapping[str, str] | No
     """
     changed = replace(graph, nodes=tuple(nodes), outputs=dict(outputs or graph.outputs))
     return resolve(spec_of(changed))
+
+
+def _unchanged(name: str, source: str, shape: Shape) -> LayerSpec:
+    """Return a layer that gives what it reads; no shape is without axes, but one times a number is itself."""
+    return (
+        Reshape(name=name, inputs=(source,), shape=shape) if shape else Scale(name=name, inputs=(source,), factor=1.0)
+    )
 
 
 def _shown_names(graph: Graph) -> dict[str, str]:

@@ -179,6 +179,10 @@ def _merged(channels: Channels, axes: Axes, where: str) -> Numbers:
 
 def _split(channels: Channels, numbers: Numbers, shape: Shape) -> Axes:
     """Cut an axis into several: the channels are those of the one along which they differ, else of the last."""
+    if not shape:
+        # An axis of 1 that is left out.
+        channels.keep(numbers, "they are cut out of their axis")
+        return ()
     if len(shape) == 1:
         return (numbers,)
     if not numbers.any():
