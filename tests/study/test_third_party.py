@@ -84,6 +84,18 @@ def test_constants_are_lifted_and_old_opsets_raised(tmp_path):
     assert anatomy(quantised).quantised > 4
 
 
+@pytest.mark.parametrize("calibration", ["minmax", "entropy", "percentile"])
+@pytest.mark.parametrize("batches", [1, 4, 8])
+def test_any_number_of_batches_calibrates(tmp_path, batches, calibration):
+    x = np.random.default_rng(3).normal(size=(batches, 2, 3, 8, 8)).astype(np.float32)
+    prepared = repair(read_model(classifier(tmp_path / "m.onnx"))).model
+    quantised = static_int8(prepared, [{"x": one} for one in x], Static(calibration=calibration))
+    scales = {item.name: numpy_helper.to_array(item) for item in quantised.graph.initializer}
+    if calibration == "minmax":
+        # The range of the input over all batches, 0 in it, in 255 steps.
+        assert scales["x_scale"] == pytest.approx((x.max() - x.min()) / 255, rel=1e-5)
+
+
 def test_an_old_opset_that_stays_is_refused_by_channel(tmp_path):
     model = read_model(classifier(tmp_path / "old.onnx", version=11))
     with pytest.raises(InputError, match="opset 11 knows no quantisation per channel"):

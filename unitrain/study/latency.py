@@ -1,4 +1,8 @@
-"""Latency of all variants in one process, in interleaved rounds, beside an A/A twin of the baseline."""
+"""Latency of all variants in one process, in interleaved rounds, beside A/A twins of the baseline.
+
+Two sessions of one file differ by where their memory lies, some thousandths of their time: what is claimed must exceed
+what several twins, each a session of its own, seem to differ from the baseline.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import numpy as np
 
 from unitrain.study.results import Latency
 from unitrain.study.statistics import quantile
-from unitrain.timing import TWIN, Contender, claim, measure, noise_band, ratio_interval
+from unitrain.timing import Contender, claim, measure, noise_band, ratio_interval
 
+TWINS = 3
 # Seconds of calls in each round and for each variant.
 SAMPLE_SECONDS = 0.02
 
@@ -25,35 +30,37 @@ class Timed:
 
 
 def time_all(
-    contenders: Sequence[Contender],
+    baseline: Contender,
+    twins: Sequence[Contender],
+    others: Sequence[Contender],
     batch: int,
     rounds: int,
     generator: np.random.Generator,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Timed:
-    """Time contenders against the first of them, the baseline.
+    """Time contenders against the baseline.
 
     Parameters
     ----------
-    contenders
-        The baseline, one that is the same and called `timing.TWIN`, and the others; each has run before.
+    baseline, twins, others
+        What is compared with, what is the same, and what is not; each has run before.
     progress
         Told how many rounds are done.
     """
     samples = measure(
-        contenders,
+        [baseline, *twins, *others],
         rounds=rounds,
         generator=generator,
         sample_seconds=SAMPLE_SECONDS,
         each=True,
         after_round=progress,
     )
-    baseline = contenders[0].name
-    base = samples.seconds[baseline]
-    band = noise_band(ratio_interval(samples.seconds[TWIN], base, generator))
+    base = samples.seconds[baseline.name]
+    band = max(noise_band(ratio_interval(samples.seconds[twin.name], base, generator)) for twin in twins)
     found = {}
-    for name, seconds in samples.seconds.items():
-        ratio = None if name == baseline else ratio_interval(seconds, base, generator)
+    for name in (baseline.name, *(other.name for other in others)):
+        seconds = samples.seconds[name]
+        ratio = None if name == baseline.name else ratio_interval(seconds, base, generator)
         calls = samples.each[name]
         found[name] = Latency(
             batch,

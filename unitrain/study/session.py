@@ -18,7 +18,7 @@ from unitrain.spec.errors import InputError
 from unitrain.spec.study import StudySpec
 from unitrain.study.fresh import load_fresh
 from unitrain.study.gates import Passage, pass_gates
-from unitrain.study.latency import time_all
+from unitrain.study.latency import TWINS, time_all
 from unitrain.study.progress import Progress
 from unitrain.study.quality import Quality, judge
 from unitrain.study.recommend import recommend
@@ -206,19 +206,20 @@ def _time(
         scenarios = {SINGLE: subject.fixed_batch}
     base = next(entry for entry in entries if entry.variant.name == BASELINE)
     assert base.path is not None
-    twin = deploy(base.path, threads=options.threads)
+    twins = {f"{TWIN} {number + 1}": deploy(base.path, threads=options.threads) for number in range(TWINS)}
     bands, rounds = {}, {}
     for scenario, batch in scenarios.items():
         feeds = subject.feeds(batch)
-        contenders = [_contender(base.variant.name, base.deployed, feeds), _contender(TWIN, twin, feeds)]
-        contenders += [_contender(entry.variant.name, entry.deployed, feeds) for entry in entries if entry is not base]
-        for contender in contenders:
+        baseline = _contender(base.variant.name, base.deployed, feeds)
+        same = [_contender(name, twin, feeds) for name, twin in twins.items()]
+        rest = [_contender(entry.variant.name, entry.deployed, feeds) for entry in entries if entry is not base]
+        for contender in (baseline, *same, *rest):
             contender.run()
         if others and base.deployed is not None:
-            contenders += _prepared(others, subject, options.threads, feeds, base.deployed.run(feeds), progress)
+            rest += _prepared(others, subject, options.threads, feeds, base.deployed.run(feeds), progress)
         progress.begin(f"timing, {scenario}", options.rounds)
         generator = stream(workshop.seed, "study", "timing", scenario)
-        timed = time_all(contenders, batch, options.rounds, generator, progress.at)
+        timed = time_all(baseline, same, rest, batch, options.rounds, generator, progress.at)
         bands[scenario], rounds[scenario] = timed.band, timed.rounds
         for entry in entries:
             entry.row.latency[scenario] = timed.latencies[entry.variant.name]
