@@ -10,7 +10,7 @@ import pytest
 
 from unitrain.backends import load_backend
 from unitrain.backends.toolkit import load_toolkit
-from unitrain.bench import curves, fresh, training
+from unitrain.bench import curves, fresh, streamed, training
 from unitrain.bench.models import find_model, layer_model, read_models, resized
 from unitrain.bench.runner import Conditions, run_experiment
 from unitrain.bench.sides import Side
@@ -35,6 +35,7 @@ def test_points_are_over_batch_and_width():
     assert at("mlp training", "batch") == [8, 32, 128, 512]
     assert at("mlp training", "width") == [32, 128, 512, 2048]
     assert at("lenet5 training", "width") == []
+    assert at("mlp streamed training", "data size, MiB") == [8, 32, 128, 512]
     for one in found:
         names = [entry.name for entry in one.entries]
         assert names == (["numpy", "torch", "onnx"] if "inference" in one.name else ["numpy", "torch"])
@@ -88,6 +89,19 @@ def test_a_fresh_process_holds_the_data_and_the_parameters():
     data, activations = 4 * 2048 * 4 * 784, 4 * 2048 * 4 * 1024
     assert large - small > 0.9 * data
     assert large - small < 2 * data + 3 * activations + (64 << 20)
+
+
+def test_training_from_a_file_is_right_and_holds_a_part_of_it():
+    (model,) = read_models(["mlp"], 0)
+    file = streamed.data_file(96, 784, 0)
+    assert abs(file.stat().st_size - 96 * 2**20) < 4096
+    case = run_experiment(
+        streamed.experiment(model, [NUMPY, TORCH], "cpu", lambda: file),
+        Conditions(rounds=5, sample_seconds=0.0, case_seconds=0.0),
+    )
+    assert [row.failure for row in case.rows] == ["", ""]
+    grown = fresh.peak_bytes(model, NUMPY, streamed.BATCH, streamed.STEPS, 1, file)
+    assert grown is None or grown < 64 * 2**20
 
 
 def test_what_was_made_without_a_file_has_no_fresh_process():

@@ -67,7 +67,7 @@ def bench(
 ) -> None:
     """Time tensor operations, gradients, training and inference on NumPy, TensorFlow, torch and ONNX Runtime.
 
-    `curves` draws seconds and memory over batch size and width.
+    `curves` draws seconds and memory over batch size, width and data size.
 
     All results are checked before they are timed. Exit code 1 if one is wrong or fails.
 
