@@ -72,6 +72,14 @@ def _of_each_channel(channels: Channels, node: Node, inputs: Sequence[Axes]) -> 
     return Traced((*no_channels(*node.output_shape[:-1]), last), _affine(node, last))
 
 
+@_rule(spec.FakeQuantize)
+def _fake_quantize(channels: Channels, node: Node, inputs: Sequence[Axes]) -> Traced:
+    """Ranges are of each channel, or one for all, which the zeros of a channel that goes do not change."""
+    assert isinstance(node.layer, spec.FakeQuantize)
+    ranges = inputs[0][-1] if node.layer.per_channel else no_channels(1)[0]
+    return Traced(inputs[0], _affine(node, ranges))
+
+
 @_rule(spec.Dense)
 def _dense(channels: Channels, node: Node, inputs: Sequence[Axes]) -> Traced:
     *others, last = inputs[0]
@@ -353,20 +361,18 @@ def _permute(channels: Channels, node: Node, inputs: Sequence[Axes]) -> Traced:
 
 @_rule(spec.Slice, spec.Split)
 def _part(channels: Channels, node: Node, inputs: Sequence[Axes]) -> Traced:
+    """Part of an axis is a slice of it, with other ends: of a split, parts that nothing reads may go as a whole."""
     layer = node.layer
     assert isinstance(layer, spec.Slice | spec.Split)
     axes, shape = list(inputs[0]), node.input_shapes[0]
     place = counted(layer.axis, len(shape), shape)
     numbers, taken = axes[place], layer.positions(shape)
     axes[place] = numbers[taken.start : taken.stop : taken.step]
-    if isinstance(layer, spec.Split):
-        ends = np.cumsum(layer.sizes or (shape[place] // layer.parts,) * layer.parts)[:-1]
-        sizes = {"sizes": tuple(np.split(numbers, ends))}
-        return Traced(tuple(axes), fields=sizes, settings={"parts": 2})
-    if layer.step > 1:
+    if taken.step > 1:
         _keep(channels, node, numbers, why="takes them at equal distances")
-    ends_of = {"start": numbers[: taken.start], "stop": numbers[: taken.stop]}
-    return Traced(tuple(axes), fields=ends_of)
+    ends = {"start": numbers[: taken.start], "stop": numbers[: taken.stop]}
+    instead = spec.Slice(axis=layer.axis, step=taken.step)
+    return Traced(tuple(axes), fields=ends, counted=(numbers,), layer=instead)
 
 
 @_rule(spec.Select)
@@ -377,7 +383,7 @@ def _select(channels: Channels, node: Node, inputs: Sequence[Axes]) -> Traced:
     numbers = axes.pop(counted(layer.axis, len(shape), shape))
     index = layer.index % len(numbers)
     _keep(channels, node, numbers[index : index + 1], why="takes this one")
-    return Traced(tuple(axes), fields={"index": numbers[:index]})
+    return Traced(tuple(axes), fields={"index": numbers[:index]}, counted=(numbers,))
 
 
 @_rule(spec.Gather)

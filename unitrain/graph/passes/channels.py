@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.graph.graph import Graph, Node
-from unitrain.spec.layers.base import Shape
+from unitrain.spec.layers.base import LayerSpec, Shape
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 # One vector for each axis, batch left out.
@@ -103,12 +103,18 @@ class Traced:
         field with several numbers.
     settings
         Fields that have to be written out when channels go, with their values.
+    counted
+        Axes that the layer counts positions of, beside those above: by them its fields have to be written out too.
+    layer
+        What stands in the place of the layer when channels go, where that is another.
     """
 
     output: Axes
     parameters: Mapping[str, Axes] = field(default_factory=dict)
     fields: Mapping[str, Numbers | Axes] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
+    counted: Axes = ()
+    layer: LayerSpec | None = None
 
 
 Rule: TypeAlias = Callable[[Channels, Node, Sequence[Axes]], Traced]

@@ -99,6 +99,8 @@ def _before(graph: Graph, nodes: dict[str, Node], norm: Node, once: frozenset[st
         return None, f"it reads {what}, and no layer behind can take it up"
     if not once.issuperset(before.parameters.values()):
         return None, f"'{before.name}' shares its parameters"
+    if getattr(before.layer, "kernel_quantizer", None) is not None:
+        return None, f"the kernel of '{before.name}' is quantised, and folding would change its levels"
     reads = sum(node.inputs.count(before.name) for node in nodes.values())
     if reads > 1 or before.name in graph.outputs.values():
         return None, f"'{before.name}' is also read without it"
@@ -108,7 +110,9 @@ def _before(graph: Graph, nodes: dict[str, Node], norm: Node, once: frozenset[st
 def _takes_input(reader: Node, norm: Node, once: frozenset[str]) -> bool:
     """Tell whether a layer can take what a batch norm does to its input into its kernel and bias."""
     layer = reader.layer
-    if not isinstance(layer, _BEHIND) or not once.issuperset((*reader.parameters.values(), *norm.parameters.values())):
+    if not isinstance(layer, _BEHIND) or getattr(layer, "kernel_quantizer", None) is not None:
+        return False
+    if not once.issuperset((*reader.parameters.values(), *norm.parameters.values())):
         return False
     pads = isinstance(layer, _CONVOLUTIONS + _DEPTHWISE) and any(map(any, layer.pads(reader.input_shapes[0])))
     return reader.inputs == (norm.name,) and not pads

@@ -19,6 +19,7 @@ from unitrain.graph.passes.channels import NO_CHANNEL, Dependencies, Numbers, Tr
 from unitrain.graph.passes.importance import IMPORTANCES, Importance, Member, Scores, scores_of
 from unitrain.graph.respell import rebuild
 from unitrain.spec.errors import InputError, unknown_name
+from unitrain.spec.layers import FakeQuantize
 
 Scope: TypeAlias = Literal["group", "global"]
 SCOPES: tuple[Scope, ...] = ("group", "global")
@@ -220,6 +221,8 @@ def _without(
     def stays(numbers: Numbers) -> npt.NDArray[np.bool_]:
         return ~np.isin(found.channels.roots(numbers), removed)
 
+    # Zero is quantised to zero whatever the range, but a range must not be zero itself.
+    ranges = {name for node in graph.nodes if isinstance(node.layer, FakeQuantize) for name in node.parameters.values()}
     smaller, masked = {}, {}
     for name, array in weights.items():
         masked[name] = array
@@ -227,7 +230,7 @@ def _without(
             kept = stays(numbers)
             if not kept.all():
                 view = kept.reshape([-1 if place == axis else 1 for place in range(array.ndim)])
-                masked[name] = masked[name] * view.astype(array.dtype)
+                masked[name] = masked[name] if name in ranges else masked[name] * view.astype(array.dtype)
                 array = np.compress(kept, array, axis=axis)
         smaller[name] = array
     nodes = [_smaller(node, found.nodes[node.name], stays) for node in graph.nodes]
@@ -240,12 +243,12 @@ def _smaller(node: Node, traced: Traced, stays: Callable[[Numbers], npt.NDArray[
     All of them: where one was left to its default, that would be taken from a smaller input now.
     """
     counted = {name: value if isinstance(value, tuple) else (value,) for name, value in traced.fields.items()}
-    touched = (*chain(*traced.parameters.values()), *chain(*counted.values()))
+    touched = (*chain(*traced.parameters.values()), *chain(*counted.values()), *traced.counted)
     if all(stays(numbers).all() for numbers in touched):
         return node
     counts = {name: tuple(int(stays(part).sum()) for part in parts) for name, parts in counted.items()}
     fields = {name: count if isinstance(traced.fields[name], tuple) else count[0] for name, count in counts.items()}
-    return replace(node, layer=node.layer.model_copy(update={**traced.settings, **fields}))
+    return replace(node, layer=(traced.layer or node.layer).model_copy(update={**traced.settings, **fields}))
 
 
 def _named(layers: Sequence[str]) -> str:
