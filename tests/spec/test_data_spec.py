@@ -42,10 +42,11 @@ def read(text: str) -> DataSpec:
 
 def test_every_field_survives_yaml() -> None:
     spec = read(WHOLE)
-    # Windows are of a series, and this is a table.
-    assert set(spec.to_plain()) == set(DataSpec.model_fields) - {"window"}
-    assert read(spec.to_yaml()) == spec
-    assert DataSpec.model_validate(spec.to_plain()) == spec
+    series = read("source: sunspots\nwindow: {length: 33, horizon: 5, stride: 2, season: 11}\nsplit: {gap: 3}")
+    assert {*spec.to_plain(), *series.to_plain()} == set(DataSpec.model_fields)
+    for given in (spec, series):
+        assert read(given.to_yaml()) == given
+        assert DataSpec.model_validate(given.to_plain()) == given
 
 
 @pytest.mark.parametrize("name", ["digits", "iris", "wine", "breast_cancer", "diabetes", "mnist_5k"])

@@ -123,9 +123,9 @@ def test_kind_of_feed_follows_the_data():
             assert type(feed) is kind
 
 
-def noisy(inputs, batch):
+def noisy(inputs, targets, batch):
     noise = np.random.default_rng(batch).standard_normal(inputs["x"].shape).astype(np.float32)
-    return {"x": inputs["x"] + noise}
+    return {"x": inputs["x"] + noise}, targets
 
 
 def test_augmentation_is_keyed_by_the_batch_whatever_the_blocks():
@@ -152,10 +152,10 @@ def test_resuming_within_an_epoch_changes_nothing():
 def test_an_error_of_the_augmentation_comes_out_as_itself_after_the_steps_before_it():
     error = ZeroDivisionError("planted")
 
-    def failing(inputs, batch):
+    def failing(inputs, targets, batch):
         if batch == 7:
             raise error
-        return inputs
+        return inputs, targets
 
     trainer = make_trainer(make_data(), length=2, augment=failing)
     with pytest.raises(ZeroDivisionError) as caught:
@@ -210,9 +210,9 @@ def test_what_waits_is_bounded_by_bytes_and_by_two_blocks():
     values = np.zeros((1000, 256), dtype=np.float32)  # a batch of 10 rows has 10 KiB
     taken = []
 
-    def count(inputs, batch):
+    def count(inputs, targets, batch):
         taken.append(batch)
-        return inputs
+        return inputs, targets
 
     def coming():
         return ((number, np.arange(10, dtype=np.int32) + 10 * number) for number in range(100))

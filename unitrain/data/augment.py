@@ -7,7 +7,7 @@ shape and dtype. What comes out depends on the images and the generator alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from unitrain.data.encoders import PixelEncoder
 from unitrain.data.preprocess import Preprocessing
 from unitrain.data.raw import Array
+from unitrain.data.targets import ClassTarget
 from unitrain.spec.data import Augmentation, Crop, Cutout, Flip
 from unitrain.spec.errors import InputError
 
@@ -136,6 +137,8 @@ class Augmenter:
         Scales a ``fill`` in raw pixels the way the images were.
     white
         White of the raw pixels.
+    masks
+        Names of the targets that hold a class for each pixel of these images.
     """
 
     steps: tuple[Augmentation, ...]
@@ -143,6 +146,7 @@ class Augmenter:
     image_shape: tuple[int, int, int]
     encoder: PixelEncoder | None = None
     white: float = 255.0
+    masks: tuple[str, ...] = ()
 
     def __call__(self, inputs: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:
         """Return the batch with its images changed; other inputs pass as they are."""
@@ -152,10 +156,33 @@ class Augmenter:
             images = self._apply(step, images, generator)
         return {**inputs, self.input: np.ascontiguousarray(images).reshape(given.shape)}
 
-    def _apply(self, step: Augmentation, images: Array, generator: np.random.Generator) -> Array:
+    def moved_masks(self, targets: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:
+        """Return the targets with masks mirrored and moved as images are by a generator that draws the same.
+
+        What is covered keeps its class; what comes in from outside has that of ``mask_fill``, or that of what is shown.
+        """
+        if not self.masks:
+            return dict(targets)
+        shape = (*self.image_shape[:2], 1)
+        pixels = {name: targets[name].reshape(len(targets[name]), *shape) for name in self.masks}
+        stacked = np.concatenate(list(pixels.values()), axis=-1)
+        for step in self.steps:
+            moved = self._apply(step, stacked, generator, getattr(step, "mask_fill", 0))
+            # Cutout has now drawn what it draws for the images.
+            stacked = stacked if isinstance(step, Cutout) else moved
+        parts = np.split(stacked, len(self.masks), axis=-1)
+        result = {
+            name: np.ascontiguousarray(part).reshape(targets[name].shape)
+            for name, part in zip(self.masks, parts, strict=True)
+        }
+        return {**targets, **result}
+
+    def _apply(
+        self, step: Augmentation, images: Array, generator: np.random.Generator, mask_fill: int | None = None
+    ) -> Array:
         if isinstance(step, Flip):
             return flip(images, generator, step.horizontal, step.vertical, step.probability)
-        fill = self._scaled(step.fill)
+        fill = self._scaled(step.fill) if mask_fill is None else mask_fill
         if isinstance(step, Cutout):
             return cutout(images, generator, step.size, step.count, step.probability, fill)
         height, width = step.padding if isinstance(step, Crop) else (step.height, step.width)
@@ -167,9 +194,13 @@ class Augmenter:
 
 
 def augmenter_for(
-    steps: Sequence[Augmentation], preprocessing: Preprocessing, inputs: Mapping[str, Any], white: float
+    steps: Sequence[Augmentation],
+    preprocessing: Preprocessing,
+    inputs: Mapping[str, Any],
+    targets: Mapping[str, Array],
+    white: float,
 ) -> Augmenter | None:
-    """Build the augmenter for the one input that holds images; None without steps.
+    """Build the augmenter for the one input that holds images and its masks; None without steps.
 
     Raises
     ------
@@ -194,4 +225,10 @@ def augmenter_for(
             found=", ".join(f"{name} {list(inputs[name].shape)}" for name in preprocessing.inputs),
             allowed="one input of shape [height, width, channel]",
         )
-    return found[0]
+    height, width, _ = found[0].image_shape
+    masks = [
+        name
+        for name, state in preprocessing.targets.items()
+        if isinstance(state, ClassTarget) and targets[name].shape[1:] in ((height, width), (height, width, 1))
+    ]
+    return replace(found[0], masks=tuple(masks))

@@ -114,7 +114,7 @@ def prepare(
         preprocessing,
         preprocessing.classes(),
         report,
-        augmenter_for(spec.augment, preprocessing, inputs, parts["train"].white),
+        augmenter_for(spec.augment, preprocessing, inputs, splits["train"].targets, parts["train"].white),
     )
 
 

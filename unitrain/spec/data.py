@@ -132,8 +132,11 @@ class Window(Spec):
 
 
 class _Moving(Spec):
+    """What pictures that move have: the pixels that come in from outside, and the class of these in a mask."""
+
     mode: Literal["constant", "edge", "reflect"] = "constant"
     fill: float = 0.0
+    mask_fill: NonNegativeInt = 0
 
 
 class Flip(Spec):
@@ -156,6 +159,8 @@ class Crop(_Moving):
         What the padding shows: ``fill``, the nearest pixel, or a mirror image (the border not repeated).
     fill
         In units of the raw pixels; 0 is black.
+    mask_fill
+        The class of the padding in a mask; the loss' ``ignore_index`` leaves it out.
     """
 
     type: Literal["crop"] = "crop"
@@ -246,7 +251,7 @@ class DataSpec(Spec):
     invalid_image
         An image that does not decode: an error, or left out and reported.
     augment
-        Changes to images of training batches, in order.
+        Changes to images of training batches, in order; masks are mirrored and moved with their images.
     limit
         Use this many training samples only, the classes in proportion.
     stream

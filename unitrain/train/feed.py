@@ -21,15 +21,16 @@ AHEAD_BYTES = 64 * 2**20
 BLOCK_BYTES = 32 * 2**20
 
 Rows = npt.NDArray[np.int32]
+Named = dict[str, npt.NDArray[Any]]
 # The batches to come: the number of each since the start of training, and its samples.
 Coming = Iterator[tuple[int, Rows]]
 
 
 class Augment(Protocol):
-    """Changes one training batch: the inputs of the samples, and the number of the batch."""
+    """Changes one training batch: inputs and targets of the samples, and the number of the batch."""
 
-    def __call__(self, inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
-        """Return the changed inputs."""
+    def __call__(self, inputs: Named, targets: Named, batch: int) -> tuple[Named, Named]:
+        """Return the changed inputs and targets."""
         ...
 
 
@@ -132,7 +133,7 @@ class Streamed(_Closing):
     coming
         The batches that will be asked for.
     augment
-        Changes the inputs of each batch.
+        Changes each batch.
     teach
         Changes the targets of each batch, by its changed inputs.
     ahead_bytes, block_bytes
@@ -243,9 +244,9 @@ class Streamed(_Closing):
     def _gathered(self, number: int, rows: Rows) -> Batchable:
         data = self._data
         inputs = {name: array[rows] for name, array in data.inputs.items()}
-        if self._augment is not None:
-            inputs = self._augment(inputs, number)
         targets = {name: array[rows] for name, array in data.targets.items()}
+        if self._augment is not None:
+            inputs, targets = self._augment(inputs, targets, number)
         if self._teach is not None:
             targets = self._teach(inputs, targets)
         return Batchable(inputs, targets, None if data.weight is None else data.weight[rows])

@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy.typing as npt
-
 from unitrain.backends.contract import Arrays, Program
 from unitrain.data.prepared import Prepared
 from unitrain.graph.graph import Graph
@@ -21,7 +19,7 @@ from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.checkpoints import BackgroundWriter
 from unitrain.train.distillation import Distillation
 from unitrain.train.events import Observer, RunEnd, RunStart
-from unitrain.train.feed import Augment, in_memory
+from unitrain.train.feed import Augment, Named, in_memory
 from unitrain.train.interrupt import interruptible
 from unitrain.train.measures import Measures
 from unitrain.train.plan import Batches
@@ -310,8 +308,10 @@ def _augmentation(seed: int, prepared: Prepared) -> Augment | None:
     if augmenter is None:
         return None
 
-    def augment(inputs: dict[str, npt.NDArray[Any]], batch: int) -> dict[str, npt.NDArray[Any]]:
+    def augment(inputs: Named, targets: Named, batch: int) -> tuple[Named, Named]:
         with span("augment"):
-            return augmenter(inputs, stream(seed, "augment", batch))
+            # Two generators that draw the same: a mask moves as its image does.
+            changed = augmenter(inputs, stream(seed, "augment", batch))
+            return changed, augmenter.moved_masks(targets, stream(seed, "augment", batch))
 
     return augment

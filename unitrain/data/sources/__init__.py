@@ -5,13 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from unitrain.data.raw import Parts
-from unitrain.data.sources import austen, bundled, idx, image_folder, npy, npz, series, table, tagged, text
+from unitrain.data.sources import (
+    austen,
+    bundled,
+    idx,
+    image_folder,
+    image_masks,
+    npy,
+    npz,
+    series,
+    table,
+    tagged,
+    text,
+)
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import (
     FashionMnist,
     Idx,
     ImageFolder,
+    ImageMasks,
     ItalyPower,
     Mnist,
     Mnist5k,
@@ -39,13 +52,15 @@ def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
         return npy.read(source, folder, spec.stream), []
     if isinstance(source, ImageFolder):
         return image_folder.read(source, folder, spec)
+    if isinstance(source, ImageMasks):
+        return image_masks.read(source, folder, spec)
     if isinstance(source, Table):
         return table.read(source, folder, spec.group(), spec.stream), []
     if spec.stream == "always":
         raise InputError(
             f"a source of type {source.type} does not stream",
             field=("stream",),
-            allowed="always for npy, npz that is not compressed, image_folder, and Parquet tables",
+            allowed="always for npy, npz that is not compressed, image_folder, image_masks and Parquet tables",
         )
     if isinstance(source, Text):
         return text.read(source, folder), []

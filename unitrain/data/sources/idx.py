@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -170,7 +171,17 @@ def read_mnist(source: Mnist | FashionMnist, folder: Path) -> Parts:
             classes,
         )
 
-    return {"train": part("train"), "test": part("t10k")}
+    parts = {"train": part("train"), "test": part("t10k")}
+    if isinstance(source, FashionMnist) and source.masks:
+        return {name: _masked(raw) for name, raw in parts.items()}
+    return parts
+
+
+def _masked(raw: Raw) -> Raw:
+    """Take for target what each pixel shows: 0 where it is black, elsewhere 1 + the number of the class."""
+    shows = raw.features["image"][..., 0] > 0
+    masks = np.where(shows, 1 + raw.targets["label"][:, None, None], 0).astype(np.int32)
+    return replace(raw, targets={"mask": masks}, classes={"mask": ("background", *FASHION_CLASSES)})
 
 
 def _mnist_file(folder: Path, name: str, kind: str) -> Path:

@@ -149,6 +149,17 @@ def list_images(folder: Path) -> list[Path]:
     )
 
 
+def read_pictures(
+    paths: Sequence[Path], reading: Reading, invalid: Literal["error", "skip"]
+) -> tuple[Array | Lazy, list[int], list[str]]:
+    """Read pictures, or leave them in their files; the result is that of `read_images`."""
+    shape = _first_shape(paths, reading, invalid)
+    streams = reading.streams(len(paths), shape)
+    default = min(processors(), _MOST_WORKERS) if streams else 0
+    decoders = Decoders(default if reading.workers is None else reading.workers, reading.channels, reading.size)
+    return (leave_images if streams else read_images)(paths, decoders, shape, invalid)
+
+
 def folder_raw(folder: Path, reading: Reading, invalid: Literal["error", "skip"]) -> tuple[Raw, list[str]]:
     """Read a folder: feature ``image``; target ``class``, the name of the sub-folder, where there are any."""
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -160,11 +171,7 @@ def folder_raw(folder: Path, reading: Reading, invalid: Literal["error", "skip"]
             file=str(folder),
             allowed=f"folder/class/image with a suffix of {', '.join(SUFFIXES)}",
         )
-    shape = _first_shape(paths, reading, invalid)
-    streams = reading.streams(len(paths), shape)
-    default = min(processors(), _MOST_WORKERS) if streams else 0
-    decoders = Decoders(default if reading.workers is None else reading.workers, reading.channels, reading.size)
-    pixels, kept, notes = (leave_images if streams else read_images)(paths, decoders, shape, invalid)
+    pixels, kept, notes = read_pictures(paths, reading, invalid)
     names: Any = np.array([name for _, name in labelled], dtype=object)
     targets: dict[str, Array] = {"class": names[kept]} if labelled else {}
     origin = Origin(str(folder), files=tuple(str(paths[position]) for position in kept))
