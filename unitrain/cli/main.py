@@ -39,6 +39,7 @@ class Verbs(LazyGroup):
         "evaluate": _verb("evaluate", "Measure a trained run."),
         "predict": _verb("predict", "Apply a trained run to new data."),
         "runs": _verb("runs", "List runs, compare two, remove some."),
+        "generate": _verb("generate", "Let a trained language model go on with a text."),
         "export": _verb("export", "Write a run or model for ONNX, torch, Keras or TensorFlow."),
         "prune": _verb("prune", "Make the model of a run smaller: channels, weights, batch norm."),
         "check": _verb("check", "Check models and recipes without training."),
