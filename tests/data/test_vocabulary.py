@@ -8,8 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from unitrain.data.vocabulary import BpeVocabulary, ByteVocabulary, CharacterVocabulary, Vocabulary, padded
+from unitrain.data.vocabulary import (
+    BpeVocabulary,
+    ByteVocabulary,
+    CharacterVocabulary,
+    Vocabulary,
+    WordVocabulary,
+    learn_vocabulary,
+    padded,
+)
 from unitrain.spec.errors import InputError
+from unitrain.spec.text import VocabularySpec
 
 TEXT = "It is a truth universally acknowledged, that a single man in possession of a good fortune. Ä€😀 "
 VOCABULARIES = [
@@ -31,6 +40,7 @@ def test_a_text_comes_back(vocabulary):
     # Bytes per token, added up, are the text's.
     assert vocabulary.byte_counts()[tokens].sum() == len(TEXT.encode())
     assert len(vocabulary.byte_counts()) == vocabulary.size > max(tokens)
+    assert vocabulary.character_counts()[tokens].sum() == len(TEXT)
 
 
 @pytest.mark.parametrize("vocabulary", [VOCABULARIES[0], VOCABULARIES[2]], ids=["bytes", "bpe"])
@@ -63,6 +73,15 @@ def test_characters_are_in_order_and_the_rarest_are_left_out():
     assert not vocabulary.writes(1)
 
 
+def test_words_and_the_marks_between_them():
+    vocabulary = WordVocabulary.learn(["The end. The end, isn't it?", "end"], 5)
+    assert vocabulary.words == ("end", "The", ",")
+    assert vocabulary.encode("The  end's end.") == [3, 1, 2, 1]
+    assert vocabulary.encode(("The", "isn't", ",")) == [3, 1, 4]
+    assert vocabulary.decode([3, 2, 4, 1, 0]) == "The end , \N{REPLACEMENT CHARACTER}"
+    assert learn_vocabulary(VocabularySpec(type="words"), [("a b", "c")]).encode(("a b",)) == [2]
+
+
 def test_pairs_are_merged():
     assert len(VOCABULARIES[2].encode(TEXT)) < len(TEXT.encode())
     assert VOCABULARIES[2].size == 300
@@ -76,6 +95,10 @@ def test_padding_cuts_and_fills():
 def test_mistakes_are_told():
     with pytest.raises(InputError, match="too small"):
         BpeVocabulary.learn([TEXT], 100)
+    with pytest.raises(ValueError, match="needs a size"):
+        VocabularySpec(type="bpe")
+    with pytest.raises(ValueError, match="takes no size"):
+        VocabularySpec(type="bytes", size=300)
     with pytest.raises(InputError, match="cannot be read"):
         BpeVocabulary(tokenizer="{}").encode("a")
     with pytest.raises(ValueError, match="twice"):

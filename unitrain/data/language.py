@@ -55,7 +55,7 @@ def cut_parts(
     source = spec.source
     assert isinstance(source, Language)
     length = _window_length(inputs)
-    parts = _divided(parts, spec, generator)
+    parts = divide_texts(parts, spec, generator)
     wanted = spec.vocabulary or VocabularySpec(type="characters")
     learnt = vocabulary or learn_vocabulary(wanted, parts["train"].features[FEATURE])
     windows = {
@@ -122,8 +122,8 @@ def _window_length(inputs: Mapping[str, Any]) -> int:
     return int(shapes[0][0])
 
 
-def _divided(parts: Parts, spec: DataSpec, generator: np.random.Generator) -> Parts:
-    """Draw the parts that the source lacks from its texts."""
+def divide_texts(parts: Parts, spec: DataSpec, generator: np.random.Generator) -> Parts:
+    """Draw the parts that the source lacks from its texts, which stay texts."""
     assert isinstance(spec.source, Language)
     if spec.split.stratified:
         raise InputError("running text has no classes to stratify by", field=("split", "stratified"))

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from unitrain.data import windows
@@ -30,10 +31,12 @@ from unitrain.data.targets import (
     fit_target,
     stacked,
 )
+from unitrain.data.vocabulary import PADDING
 from unitrain.spec.base import Spec
 from unitrain.spec.data import DataSpec, Missing, Task, Window
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import MISSING_WORDS, Series, Table
+from unitrain.spec.text import Conll
 
 
 class FeatureState(Spec):
@@ -104,6 +107,8 @@ class Preprocessing(Spec):
         How a series is cut into samples, and its column of times.
     separator, missing_values
         How text tables are read.
+    tagged
+        How files of tokens with tags are read.
     """
 
     inputs: dict[str, InputState]
@@ -113,6 +118,7 @@ class Preprocessing(Spec):
     time: str | None = None
     separator: str | None = None
     missing_values: tuple[str, ...] = MISSING_WORDS
+    tagged: Conll | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], file: str | None = None) -> Preprocessing:
@@ -131,6 +137,14 @@ class Preprocessing(Spec):
         """Return the encoder of the first feature that is text: its vocabulary, and how long texts are."""
         found = (encoder for encoder in self.feature_encoders().values() if isinstance(encoder, TextEncoder))
         return next(found, None)
+
+    def text_lengths(self, split: Split) -> npt.NDArray[np.int64]:
+        """Return how many tokens each text has, those cut off left out, int64 ``[n]``."""
+        for name, state in self.inputs.items():
+            if isinstance(state.features[0].encoder, TextEncoder):
+                lengths: npt.NDArray[np.int64] = (split.inputs[name] != PADDING).sum(axis=-1)
+                return lengths
+        raise InputError("no input is text")
 
     def target_columns(self) -> list[str]:
         """Return the source's names of all targets."""
@@ -238,6 +252,7 @@ def fit(
             inputs=states,
             targets=dict(targets),
             missing=spec.missing,
+            tagged=spec.source if isinstance(spec.source, Conll) else None,
             window=spec.window,
             time=spec.source.time if isinstance(spec.source, Series) else None,
             separator=None if text is None else text.separator,

@@ -67,7 +67,8 @@ def _read_text(state: Preprocessing, path: Path, encoder: TextEncoder) -> Raw:
     if path.is_dir():
         raw = text.folder_raw(find_folder(str(path), Path()))
     elif encoder.unit == "words":
-        raw = tagged.conll_raw(Conll(file=str(path)), find_file(str(path), Path()))
+        source = state.tagged or Conll(file=str(path))
+        raw = tagged.conll_raw(source, find_file(str(path), Path()), bare=True)
     else:
         raw = text.texts_raw({str(path): text.read_text(find_file(str(path), Path()))})
     if encoder.unit == "window":

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from unitrain.backends.contract import Program
 from unitrain.data.load import apply_stored
 from unitrain.data.preprocess import Preprocessing
+from unitrain.data.targets import TagTarget
 from unitrain.spec.errors import InputError, unknown_name
 from unitrain.train.evaluation import predict
 from unitrain.train.measures import Measures
@@ -88,7 +89,8 @@ class TrainedRun:
         For each output: ``prediction``, and for classes ``probability``, of the predicted and of each class.
         Several outputs have their names before the columns'. Where the preprocessing has dropped rows, the
         column ``row`` says which are left, counted from 0. Of a series, ``row`` is the last row that a forecast has
-        seen, and each row after it has a column: ``prediction.1``, ``prediction.2``.
+        seen, and each row after it has a column: ``prediction.1``, ``prediction.2``. Tags of a text's tokens stand in
+        one column, blanks between them.
         """
         applied = apply_stored(self.preprocessing, data)
         split = applied.data
@@ -99,6 +101,10 @@ class TrainedRun:
         outputs = predict(self.program, split.inputs, size)
         for name, values in outputs.items():
             prefix = "" if len(outputs) == 1 else f"{name}."
+            tags = self.preprocessing.targets.get(name)
+            if isinstance(tags, TagTarget):
+                columns[f"{prefix}prediction"] = _tag_names(tags, values, self.preprocessing.text_lengths(split))
+                continue
             for label, column in self.readable(name, values.astype(np.float64)).items():
                 columns[prefix + label] = column
         return Predictions(columns, applied.notes)
@@ -143,6 +149,18 @@ class TrainedRun:
             for index, column in enumerate(columns)
             for step in range(each.shape[1])
         }
+
+
+def _tag_names(target: TagTarget, values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return the likeliest tag of each token that a text has: strings ``[n]``."""
+    # An output may be wider than there are tags.
+    chosen = values[..., : len(target.classes)].argmax(axis=-1)
+    return np.array(
+        [
+            " ".join(target.classes[code] for code in codes[:length])
+            for codes, length in zip(chosen, lengths, strict=True)
+        ]
+    )
 
 
 def write_predictions(path: Path, columns: Mapping[str, npt.NDArray[Any]], *, replace: bool = False) -> None:

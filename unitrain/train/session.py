@@ -127,8 +127,16 @@ def _check_targets(loaded: LoadedRecipe, prepared: Prepared) -> None:
                     field=("loss",),
                     found=str(code),
                     allowed=f"0 .. {width - 1}",
-                    hint=None if binary else f"ignore_index: {code} leaves it out",
+                    hint=_outside_hint(name, int(code), len(classes), binary),
                 )
+
+
+def _outside_hint(name: str, code: int, classes: int, binary: bool) -> str | None:
+    if binary:
+        return None
+    return (
+        f"ignore_index: {code} leaves it out" if code < 0 else f"give the layer '{name}' {max(classes, code + 1)} units"
+    )
 
 
 def _check_names(name: str, classes: Sequence[str], width: int, ignored: int | None, binary: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,10 @@ def read(source: Conll, folder: Path) -> Parts:
     return parts
 
 
-def conll_raw(source: Conll, path: Path) -> Raw:
+def conll_raw(source: Conll, path: Path, *, bare: bool = False) -> Raw:
     """Read one file: feature ``tokens`` and target ``tags``, tuples of words, a sentence each.
+
+    ``bare`` lets a file pass that has one field, the token, and no tags.
 
     Raises
     ------
@@ -59,8 +62,12 @@ def conll_raw(source: Conll, path: Path) -> Raw:
                 found=f"{len(fields)} fields",
                 allowed=f"{width}, or a blank line between sentences",
             )
+        if bare and width == 1:
+            lines[-1] = lines[-1] or number
+            sentences[-1].append((fields[0], ""))
+            continue
         for which in (source.token, source.tag):
-            if not -width <= which < width or (width == 1):
+            if not -width <= which < width or width == 1:
                 raise InputError(
                     f"the line has no field {which}",
                     file=str(path),
@@ -75,7 +82,8 @@ def conll_raw(source: Conll, path: Path) -> Raw:
     if not found:
         raise InputError("the file holds no sentences", file=str(path))
     starts = [line for _, line in found]
-    return tagged_raw([sentence for sentence, _ in found], Origin(str(path), "line", read_lines=lambda: starts))
+    raw = tagged_raw([sentence for sentence, _ in found], Origin(str(path), "line", read_lines=lambda: starts))
+    return replace(raw, targets={}) if width == 1 else raw
 
 
 def tagged_raw(sentences: Sequence[Sequence[tuple[str, str]]], origin: Origin) -> Raw:
@@ -111,7 +119,7 @@ def read_brown(source: BrownPos, folder: Path) -> Parts:
             files.append(f"{path}:{line}")
             groups.append(path.name)
     raw = tagged_raw(sentences, Origin(str(place), files=tuple(files)))
-    return {"train": Raw(raw.features, raw.targets, raw.origin, raw.rows, group=words(groups), texts=raw.texts)}
+    return {"train": replace(raw, group=words(groups))}
 
 
 def _brown_sentences(path: Path, base: bool) -> Iterator[tuple[int, list[tuple[str, str]]]]:
