@@ -59,6 +59,17 @@ def sentences(count: int, seed: int) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("text")
+    (place / "train.conll").write_text(sentences(60, 0))
+    (place / "valid.conll").write_text(sentences(30, 1))
+    (place / "a.txt").write_text("the café at the end of the town, " * 20, encoding="utf-8")
+    (place / "tagger.yaml").write_text(TAGGER)
+    (place / "writer.yaml").write_text(WRITER)
+    return place
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> dict[str, Path]:
     recipe, backends = folder / "tagger.yaml", ("numpy", "torch", "keras")
     return {backend: fit(recipe, backend=backend, out=folder / backend).folder.path for backend in backends}
 
