@@ -22,6 +22,7 @@ from unitrain.train.events import Observer, RunEnd, RunStart
 from unitrain.train.feed import Augment, Named, in_memory
 from unitrain.train.interrupt import interruptible
 from unitrain.train.measures import Measures
+from unitrain.train.memory import answered
 from unitrain.train.plan import Batches
 from unitrain.train.pruning import Pruner
 from unitrain.train.recipe import LoadedRecipe
@@ -110,7 +111,8 @@ class Run:
                 place.backend, graph, weights, chosen, rule, update, data, batches, _planned_steps(spec, batches)
             )
             try:
-                choice = choose(execution or recipe.execution, tuner, KnownTrials())
+                with answered(spec):
+                    choice = choose(execution or recipe.execution, tuner, KnownTrials())
             except InputError as error:
                 raise loaded.locate(error) from None
         with span("build program"):

@@ -20,6 +20,7 @@ from unitrain.train.diagnosis import first_non_finite
 from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd
 from unitrain.train.feed import Augment, Feed, Teach, make_feed
 from unitrain.train.loss_scale import LossScale
+from unitrain.train.memory import answered, evaluation_answered
 from unitrain.train.metrics import HostMetric
 from unitrain.train.plan import Batches, BlockLength
 from unitrain.train.pruning import Pruner
@@ -149,7 +150,8 @@ class Trainer:
             end = self.batches.block_end(first, min(self._block_length.length, feed.longest))
             plan, rates = self._plan(order, first, self._within_limits(first, end))
             started = time.perf_counter()
-            statistics = feed.run(plan)
+            with answered(self.spec):
+                statistics = feed.run(plan)
             self._rate = float(rates[-1])
             seconds = time.perf_counter() - started
             self._block_length.observe(len(statistics.losses), seconds)
@@ -305,7 +307,7 @@ class Trainer:
 
     def _measure(self) -> None:
         if self.validate is not None:
-            with span("evaluation"):
+            with span("evaluation"), evaluation_answered(self.spec):
                 self._validation = self.validate()
 
     def _tell_epoch(self, epoch: int, samples_per_second: float, best: bool) -> None:
