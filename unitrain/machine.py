@@ -1,4 +1,4 @@
-"""What this machine is called, and how much of it this process may use and has used. Any floor may ask."""
+"""What this machine is called, how much of it this process may use and has used, and its memory. Any floor may ask."""
 
 from __future__ import annotations
 
@@ -95,3 +95,39 @@ def _status(label: str) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(label)), None)
+
+
+def available_memory() -> int:
+    """Return how many bytes may be used before others are pushed out, as far as the system tells.
+
+    No more than this process may have where it is limited (``ulimit -v``).
+    """
+    return min(_free_memory(), _room())
+
+
+def _free_memory() -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**62  # a system that does not tell: as if there were enough
+
+
+def _room() -> int:
+    """Return how much the address space of this process may still grow."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return 2**62
+        with open("/proc/self/statm", encoding="ascii") as line:
+            return max(limit - int(line.read().split()[0]) * os.sysconf("SC_PAGE_SIZE"), 0)
+    except (ImportError, OSError, ValueError):
+        return 2**62

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError, did_you_mean
 
 
 def find_file(name: str, folder: Path) -> Path:
     """Return the path of a file that must exist and hold something. Raises `InputError`."""
-    path = folder / Path(name).expanduser()
+    path = _place(name, folder)
     if not path.exists():
         raise InputError("no such file", file=str(path), hint=_hint(path))
     if not path.is_file():
@@ -24,9 +25,41 @@ def find_file(name: str, folder: Path) -> Path:
     return path
 
 
+def _place(name: str, folder: Path) -> Path:
+    """Return the path that a recipe names. Raises `InputError` for what cannot be a path."""
+    try:
+        path = folder / Path(name).expanduser()
+        path.exists()
+    except (RuntimeError, ValueError, OSError) as error:  # no such user; a zero byte; a name that is too long
+        raise InputError(f"this names no file: {error}", found=name[:80]) from None
+    return path
+
+
+# More than this, and more than a hundred times what lies on the disk, real data do not unpack to.
+_BOMB_BYTES, _BOMB_RATIO = 2**30, 100
+
+
+def check_unpacked(path: Path, unpacked: int, packed: int, what: str = "the file", *, in_memory: bool = True) -> None:
+    """See that what is packed in a file is no bomb and fits where it goes, before it is unpacked.
+
+    Raises
+    ------
+    InputError
+        It unpacks to more than half of the memory that is free, or to a gibibyte and a hundred times its size.
+    """
+    bomb = unpacked > max(_BOMB_BYTES, _BOMB_RATIO * packed)
+    if bomb or (in_memory and unpacked > available_memory() // 2):
+        raise InputError(
+            f"{what} unpacks to too much" + ("" if bomb else " for memory"),
+            file=str(path),
+            found=f"{unpacked:,} bytes from {packed:,}",
+            hint="arrays of an .npy or of a plain .npz stream from their file: data.stream",
+        )
+
+
 def find_folder(name: str, folder: Path) -> Path:
     """Return the path of a folder that must exist. Raises `InputError`."""
-    path = folder / Path(name).expanduser()
+    path = _place(name, folder)
     if not path.exists():
         raise InputError("no such folder", file=str(path), hint=_hint(path))
     if not path.is_dir():

@@ -90,8 +90,9 @@ def _fit_numeric(raw: Raw, name: str, scaling: NumericScaling, missing: Missing)
         absent += int(np.isnan(flat).any(axis=1).sum())
         flat = fill_missing(piece, name, values, fill).reshape(flat.shape).astype(np.float64, copy=False)
         _check_finite(piece, name, flat)
-        found = Moments.of(flat)
-        moments = found if moments is None else moments.merged(found)
+        with np.errstate(over="ignore", invalid="ignore"):  # answered below
+            found = Moments.of(flat)
+            moments = found if moments is None else moments.merged(found)
     assert moments is not None  # there are numbers: `fit_encoder` has looked
     width = len(moments.mean)
     low, high = moments.low, moments.high
@@ -99,8 +100,16 @@ def _fit_numeric(raw: Raw, name: str, scaling: NumericScaling, missing: Missing)
     if scaling == "standardise":
         shift, scale = moments.mean, moments.deviation
     elif scaling == "min_max":
-        shift, scale = low, high - low
+        with np.errstate(over="ignore"):
+            shift, scale = low, high - low
     scale = np.where((low == high) | (scale == 0), 1.0, scale)
+    if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+        raise InputError(
+            f"'{name}' has numbers too large to {'standardise' if scaling == 'standardise' else 'scale'}",
+            file=raw.origin.file,
+            found=f"{low.min():g} to {high.max():g}",
+            allowed="numbers whose squares are finite",
+        )
     notes = [f"'{name}': {absent:,} missing training values filled ({missing.numeric})"] if absent else []
     constant = np.flatnonzero(low == high)
     if len(constant) and width == 1:

@@ -124,18 +124,3 @@ class Lazy:
 def take(values: Any, index: Array | slice) -> Any:
     """Choose rows: those of an array, another look at a `Lazy`."""
     return values.take(index) if isinstance(values, Lazy) else values[index]
-
-
-def available_memory() -> int:
-    """Return how many bytes may be used before others are pushed out, as far as the system tells."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**62  # a system that does not tell: as if there were enough

@@ -84,7 +84,7 @@ def _template_or_layer(value: Any, handler: Any) -> Any:
         return value
     if isinstance(value, Mapping) and has_reference(value):
         kind = value.get("type")
-        if kind not in STEP_TYPES:
+        if not isinstance(kind, str) or kind not in STEP_TYPES:
             return handler(value)
         for key in value:
             check_field_name(str(key), STEP_TYPES[kind])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, NonNegativeInt, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, NonNegativeInt, Tag, field_validator, model_validator
 
 from unitrain.spec.base import Spec
 from unitrain.spec.data import DataSpec
@@ -153,3 +153,12 @@ class Recipe(Spec):
     execution: ExecutionSpec = ExecutionSpec()
     tracking: tuple[Literal["tensorboard"], ...] = ()
     study: StudySpec = StudySpec()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        """See that the name, which a run folder bears, leads nowhere else."""
+        strange = any(character in "/\\:" or not character.isprintable() for character in name)
+        if not name or name.startswith(".") or len(name) > 100 or strange:
+            raise ValueError("must be able to name a folder: printable, no / \\ :, no . in front, up to 100 characters")
+        return name

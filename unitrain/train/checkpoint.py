@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from unitrain.spec.errors import InputError
 from unitrain.train.state import TrainingState
@@ -65,8 +66,12 @@ def read_state(path: Path) -> TrainingState:
 def _state(entry: Mapping[str, Any], path: Path) -> TrainingState:
     try:
         return TrainingState.from_plain(entry["state"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"not a checkpoint of a training run: {error}", file=str(path)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"not a checkpoint of a training run: {place}: {first['msg']}", file=str(path)) from None
+    except KeyError as error:
+        raise InputError(f"not a checkpoint of a training run: it has no {error}", file=str(path)) from None
 
 
 def _entry(path: Path) -> dict[str, Any]:

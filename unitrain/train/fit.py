@@ -108,7 +108,7 @@ def resume(
     with folder.locked():
         with span("read recipe"):
             loaded = load_run(folder, overrides)
-        environment = folder.read_json(folder.environment)
+        environment = folder.read_environment()
         with span(IMPORTING):
             place = Place.choose(loaded, backend or environment.get("backend"), device, training=True)
         with span("checkpoint"):

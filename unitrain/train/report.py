@@ -12,7 +12,7 @@ from unitrain.train.run_folder import RunFolder
 
 def write_report(folder: RunFolder, classes: Sequence[str]) -> None:
     """Write ``report.html``. Raises `InputError` when the ``report`` extra is not installed."""
-    environment = folder.read_json(folder.environment)
+    environment = folder.read_environment()
     result = folder.read_json(folder.result)
     facts = [
         ("ended", result["message"]),

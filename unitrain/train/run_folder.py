@@ -13,10 +13,11 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from unitrain.spec.errors import InputError, did_you_mean
@@ -38,6 +39,17 @@ _PACKAGES = (
     "pyarrow",
     "pillow",
 )
+
+# What others rely on in environment.json.
+_ENVIRONMENT = {
+    "backend": str,
+    "device": str,
+    "seed": int,
+    "deterministic": bool,
+    "started": str,
+    "recipe_folder": str,
+    "data": list,
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,10 @@ class RunFolder:
         InputError
             Another run holds it, or it cannot be written.
         """
+        for entry in self.path.rglob("*"):
+            # What is written there would be written elsewhere.
+            if entry.is_symlink():
+                raise InputError("a run folder holds no symbolic links", file=str(entry), found=str(entry.readlink()))
         with locked(self.path):
             for folder in (self.path, self.checkpoints.path):
                 remove_leftovers(folder)
@@ -178,12 +194,43 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise InputError(f"not readable as JSON: {error}", file=str(path)) from None
 
+    def read_environment(self) -> dict[str, Any]:
+        """Read ``environment.json``. Raises `InputError` when it lacks something or holds something else."""
+        found = self.read_json(self.environment)
+        for name, kind in _ENVIRONMENT.items():
+            if not isinstance(found, dict) or not isinstance(found.get(name), kind):
+                message = f"this is no run's environment: '{name}' is missing or not what it was"
+                raise InputError(message, file=str(self.environment))
+        resumed = found.setdefault("resumed", [])
+        if not isinstance(resumed, list) or not all(isinstance(item, dict) for item in resumed):
+            raise InputError("this is no run's environment: 'resumed' is not what it was", file=str(self.environment))
+        return dict(found)
+
     def history(self) -> list[dict[str, Any]]:
         """Return the lines of ``metrics.jsonl``; one that a killed process has not written to its end is left out."""
         if not self.metrics.is_file():
             return []
-        whole, _, _ = self.metrics.read_text(encoding="utf-8").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines() if line]
+        try:
+            whole, _, _ = self.metrics.read_text(encoding="utf-8").rpartition("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read: {error}", file=str(self.metrics)) from None
+        return [self._epoch(line, number) for number, line in enumerate(whole.split("\n"), start=1) if line]
+
+    def _epoch(self, text: str, number: int) -> dict[str, Any]:
+        """Read one line of the metrics. Raises `InputError` when it is not what `MetricsLog` writes."""
+        try:
+            line = json.loads(text)
+            sound = (
+                line.keys() == {item.name for item in fields(EpochDone)}
+                and type(line["epoch"]) is int
+                and all(isinstance(line[part], dict) for part in ("training", "validation"))
+                and all(isinstance(line[name], (int, float, NoneType)) for name in ("learning_rate", "seconds"))
+            )
+        except (ValueError, AttributeError, RecursionError):
+            sound = False
+        if not sound:
+            raise InputError("this is no line of a run's metrics", file=str(self.metrics), line=number)
+        return dict(line)
 
 
 def _is_unused(path: Path) -> bool:

@@ -79,7 +79,7 @@ def summarize(folder: RunFolder) -> RunSummary:
     running = is_locked(folder.path)
     try:
         recipe = _mapping(read_yaml(folder.recipe).data)
-        environment = _mapping(folder.read_json(folder.environment))
+        environment = folder.read_environment()
         history = folder.history()
         result = _mapping(folder.read_json(folder.result)) if folder.result.is_file() else {}
         training = _mapping(recipe.get("training") or {})
@@ -103,7 +103,7 @@ def summarize(folder: RunFolder) -> RunSummary:
 
 def settings_of(folder: RunFolder) -> dict[str, Any]:
     """Return what a run was made of, flat: fields of recipe and model, backend, device, versions."""
-    environment = folder.read_json(folder.environment)
+    environment = folder.read_environment()
     now = (environment.get("resumed") or [environment])[-1]
     named = {
         "": {key: value for key, value in read_yaml(folder.recipe).data.items() if key != "model"},

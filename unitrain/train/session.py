@@ -59,7 +59,7 @@ class Place:
 def load_run(folder: RunFolder, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Read back the recipe and model of a run folder. Relative data paths count from the recipe's folder."""
     loaded = load_recipe(folder.recipe, overrides)
-    origin = Path(folder.read_json(folder.environment)["recipe_folder"])
+    origin = Path(folder.read_environment()["recipe_folder"])
     return replace(loaded, folder=origin)
 
 

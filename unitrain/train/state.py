@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from unitrain.train.loss_scale import LossScale
+
+# Larger ones no run comes to, and arithmetic in float64 would round.
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 @dataclass
@@ -33,19 +38,19 @@ class TrainingState:
         That of a run in ``mixed_float16``, else None.
     """
 
-    epoch: int = 0
-    batch: int = 0
-    batches: int = 0
-    updates: int = 0
-    seconds: float = 0.0
+    epoch: Count = 0
+    batch: Count = 0
+    batches: Count = 0
+    updates: Count = 0
+    seconds: FiniteFloat = 0.0
     loss_sum: float = 0.0
-    samples: int = 0
+    samples: Count = 0
     metric_terms: dict[str, tuple[float, float]] = field(default_factory=dict)
     best_value: float | None = None
-    best_epoch: int | None = None
-    best_step: int | None = None
+    best_epoch: Count | None = None
+    best_step: Count | None = None
     stopping_best: float | None = None
-    bad_evaluations: int = 0
+    bad_evaluations: Count = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     loss_scale: LossScale | None = None
 
@@ -55,10 +60,8 @@ class TrainingState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> TrainingState:
-        """Rebuild the state from `to_plain`."""
-        terms = {label: (float(a), float(b)) for label, (a, b) in plain["metric_terms"].items()}
-        scale = plain.get("loss_scale")
-        return cls(**{**plain, "metric_terms": terms, "loss_scale": scale and LossScale(**scale)})
+        """Rebuild the state from `to_plain`. Raises `ValueError` where a value cannot be one of a state."""
+        return TypeAdapter(cls).validate_python(plain)
 
     def begin_epoch(self) -> None:
         """Forget the sums of the epoch that has ended."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Batchable, Plan, Program, Statistics
 from unitrain.spans import span
+from unitrain.spec.errors import InputError
 from unitrain.spec.training import TrainingSpec
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.diagnosis import first_non_finite
@@ -115,7 +116,16 @@ class Trainer:
         """Train until something ends the run; return why it ended. Observers' ``on_end`` is the caller's."""
         self.state = state or TrainingState()
         if self.state.schedule:
-            self.schedule.load_state(self.state.schedule)
+            try:
+                self.schedule.load_state(self.state.schedule)
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"the checkpoint does not hold what the schedule remembers: {error!r}") from None
+        if self.state.batch and self.state.batch >= self.batches.batches_per_epoch:
+            raise InputError(
+                "the checkpoint does not fit the recipe: it stands within an epoch that has fewer batches",
+                found=f"batch {self.state.batch:,} of {self.batches.batches_per_epoch:,}",
+                hint="a run goes on with the data and the batch size it was begun with",
+            )
         if self.spec.precision == "mixed_float16" and self.state.loss_scale is None:
             self.state.loss_scale = LossScale()
         self._clock = time.perf_counter()

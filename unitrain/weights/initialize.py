@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.graph.graph import Graph
+from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError
 from unitrain.spec.initializers import (
     Constant,
@@ -30,6 +31,9 @@ from unitrain.weights.random import stream
 # Standard deviation of a unit normal cut at two sigma.
 TRUNCATED_STDDEV = 0.87962566103423978
 
+# Of each parameter, at the least: as drawn in float64, and as given in float32.
+_BYTES = 12
+
 
 def initialize(graph: Graph, seed: int) -> dict[str, npt.NDArray[np.float32]]:
     """Draw all parameters of a graph: canonical name to float32 array in canonical layout.
@@ -42,6 +46,14 @@ def initialize(graph: Graph, seed: int) -> dict[str, npt.NDArray[np.float32]]:
         The weights do not fit into memory.
     """
     weights = {}
+    numbers = sum(parameter.size for parameter in graph.parameters.values())
+    if _BYTES * numbers > available_memory():
+        largest = max(graph.parameters.items(), key=lambda item: item[1].size)
+        raise InputError(
+            f"there is no memory for the model's {numbers:,} parameters",
+            found=f"'{largest[0]}' has shape {list(largest[1].shape)}",
+            allowed=f"{available_memory() // _BYTES:,} parameters on this machine now",
+        )
     for name, parameter in graph.parameters.items():
         try:
             weights[name] = draw(parameter, stream(seed, "weights", name)).astype(np.float32)

@@ -246,5 +246,7 @@ def wrap(model: ModelProto) -> OnnxModel:
     """Take a model that has been read. Raises `InputError` where it cannot be compared."""
     try:
         return OnnxModel(model)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(str(error)) from None
+    except KeyError as error:
+        raise InputError(f"the model holds a tensor of a type that ONNX does not know: {error}") from None

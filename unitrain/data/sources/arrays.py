@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from unitrain.data.files import check_unpacked
 from unitrain.data.raw import Array, Origin, Raw
 from unitrain.spec.errors import InputError, unknown_name
 
@@ -58,18 +59,21 @@ def _check_sizes(path: Path) -> None:
         for entry in archive.infolist():
             if entry.filename.endswith(".npy"):
                 with archive.open(entry) as stream:
-                    _check_size(stream, entry.filename[:-4], entry.compress_size * _MAXIMUM_RATIO, path)
+                    size = _check_size(stream, entry.filename[:-4], entry.compress_size * _MAXIMUM_RATIO, path)
+                check_unpacked(path, size, entry.compress_size, f"array '{entry.filename[:-4]}'")
 
 
-def _check_size(stream: IO[bytes], name: str, most: int, path: Path) -> None:
-    """Compare the size an array declares with the most that can be there, before NumPy allocates it."""
+def _check_size(stream: IO[bytes], name: str, most: int, path: Path) -> int:
+    """Compare the size an array declares with the most that can be there, before NumPy allocates it; return it."""
     shape, _, dtype = read_header(stream)
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > most:
+    size = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and size > most:
         raise InputError(
             f"array '{name}' declares more than the file can hold",
             file=str(path),
             found=f"shape {shape} of {dtype}",
         )
+    return size
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from unitrain.data.files import find_file, find_folder
+from unitrain.data.files import check_unpacked, find_file, find_folder
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import FashionMnist, Idx, Mnist
@@ -77,6 +77,8 @@ def _read(stream: BinaryIO, path: Path, packed: bool) -> Array:
     declared = math.prod(shape) * dtype.itemsize
     on_disk = path.stat().st_size
     most = on_disk * _MAXIMUM_RATIO if packed else on_disk - 4 - 4 * axes
+    if packed and declared <= most:
+        check_unpacked(path, declared, on_disk)
     content = stream.read(declared + 1) if declared <= most else b""
     if len(content) != declared:
         more = "more" if len(content) > declared else f"{len(content):,}"

@@ -13,10 +13,10 @@ import numpy as np
 from unitrain.data.decode import Channels, Size, decode
 from unitrain.data.decoders import Decoders, Problem
 from unitrain.data.files import find_folder
-from unitrain.data.lazy import Index, Lazy, available_memory
+from unitrain.data.lazy import Index, Lazy
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.data.sources.mapped import BYTES_PIXEL
-from unitrain.machine import processors
+from unitrain.machine import available_memory, processors
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import ImageFolder

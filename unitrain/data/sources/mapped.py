@@ -10,8 +10,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from unitrain.data.lazy import Array, Index, Lazy, MappedFile, available_memory
+from unitrain.data.lazy import Array, Index, Lazy, MappedFile
 from unitrain.data.sources.arrays import plain_values, read_header
+from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError
 
 # Bytes for each number of an input while it is prepared in memory: as read, drawn into parts, scaled, and the result.
@@ -40,7 +41,8 @@ def map_npz(path: Path, keys: Iterable[str]) -> dict[str, MappedFile] | None:
                 start = entry.header_offset + _SIGNATURE_BYTES + lengths
                 stream.seek(start)
                 found[key] = _map(stream, path, key, start + entry.file_size)
-    except (OSError, zipfile.BadZipFile) as error:
+    # NotImplementedError: a zip of a later version than Python knows.
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise InputError(f"the arrays cannot be read: {error}", file=str(path)) from None
     return found
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from unitrain.data.columns import as_numbers
-from unitrain.data.files import import_library
-from unitrain.data.lazy import Array, Index, Lazy, MappedFile, available_memory
+from unitrain.data.files import check_unpacked, import_library
+from unitrain.data.lazy import Array, Index, Lazy, MappedFile
 from unitrain.data.raw import Origin
 from unitrain.data.sources.mapped import BYTES_NUMBER
+from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError
 
 # Rows that are converted together, and up to which a request counts as a batch.
@@ -38,6 +39,9 @@ class ColumnsOnDemand(Mapping[str, Any]):
             raise InputError(
                 f"not a Parquet file: {(str(error).splitlines() or ['damaged'])[0]}", file=str(path)
             ) from None
+        # As numbers of eight bytes: a column of one value takes next to nothing in the file.
+        values = self.file.metadata.num_rows * self.file.metadata.num_columns
+        check_unpacked(path, 8 * values, path.stat().st_size, in_memory=False)
         self.path = path
         self.rows: int = self.file.metadata.num_rows
         self._names: list[str] = list(self.file.schema_arrow.names)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unitrain.data.columns import ColumnKind, as_numbers, as_words, check_roles, infer_kind
-from unitrain.data.files import find_file, import_library
+from unitrain.data.files import check_unpacked, find_file, import_library
 from unitrain.data.lazy import Lazy
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.data.sources.parquet import ColumnsOnDemand, leave_numbers
@@ -59,7 +59,10 @@ def _read_parquet(path: Path) -> Columns:
     pa = import_library("pyarrow", "pyarrow", "reading Parquet")
     parquet = import_library("pyarrow.parquet", "pyarrow", "reading Parquet")
     try:
-        table = parquet.ParquetFile(path).read()
+        file = parquet.ParquetFile(path)
+        # As numbers of eight bytes: a column of one value takes next to nothing in the file.
+        check_unpacked(path, 8 * file.metadata.num_rows * file.metadata.num_columns, path.stat().st_size)
+        table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a Parquet file: {_first_line(error)}", file=str(path)) from None
     columns = {name: table.column(index).combine_chunks() for index, name in enumerate(table.column_names)}
