@@ -144,6 +144,7 @@ def _frozen_statistics(layer: Any, module: Any, x: torch.Tensor) -> torch.Tensor
 NORM: Fields = {"type": "batch_norm", "name": "norm"}
 LAYER: Fields = {"type": "layer_norm", "name": "norm"}
 GROUP: Fields = {"type": "group_norm", "name": "norm", "groups": 2}
+ROUND: Fields = {"type": "fake_quantize", "name": "round", "bits": 6, "momentum": 0.5}
 RMS: Fields = {"type": "rms_norm", "name": "norm"}
 SAME: Fields = {"type": "conv2d", "name": "conv", "filters": 4, "kernel_size": 2, "strides": 2, "padding": "same"}
 MEAN: Fields = {"type": "average_pool2d", "name": "pool", "kernel_size": 3, "strides": 2, "padding": 1}

@@ -103,6 +103,7 @@ WITHOUT_CASES = {
     "feature_tokens": "ONNX has no such operator",
     "padding_mask": "a comparison with one number; the cases of Equal compare tensors",
     "length_mask": "ONNX has no such operator",
+    "fake_quantize": "the cases of QuantizeLinear give integers, those of DequantizeLinear take them",
     "relu6": "no case of Clip has the limits 0 and 6",
 }
 

@@ -60,6 +60,9 @@ def export(
     with_preprocessing: Annotated[
         bool, typer.Option("--with-preprocessing", help="ONNX of a run: take raw columns, give classes or units.")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="ONNX of a run trained with `quantization`: computes in integers.")
+    ] = False,
     exporter: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who writes ONNX: unitrain, or the exporter of torch or keras.")
     ] = None,
@@ -80,6 +83,8 @@ def export(
 
       unitrain export runs/digits-cnn --to keras --out digits.keras
 
+      unitrain export runs/digits-int8 --to onnx --int8
+
       unitrain export models/lenet5.yaml --to onnx --opset 17 --set classes=47
     """
     from unitrain.verify.export_files import SUFFIXES
@@ -88,20 +93,33 @@ def export(
         raise unknown_name("target", to, TARGETS, ("--to",))
     if exporter is not None and exporter not in EXPORTERS:
         raise unknown_name("exporter", exporter, EXPORTERS, ("--exporter",))
-    for name, given in (("--opset", opset), ("--exporter", exporter), ("--with-preprocessing", with_preprocessing)):
+    for name, given in (
+        ("--opset", opset),
+        ("--exporter", exporter),
+        ("--with-preprocessing", with_preprocessing),
+        ("--int8", int8),
+    ):
         if given and to != "onnx":
             raise InputError(f"{name} is for --to onnx", found=f"--to {to}")
+    if int8 and (with_preprocessing or exporter in ("torch", "keras")):
+        other = "--with-preprocessing" if with_preprocessing else f"--exporter {exporter}"
+        raise InputError("--int8 is written by our own exporter, of the model alone", found=other)
     if with_preprocessing and exporter in ("torch", "keras"):
         raise InputError(f"--with-preprocessing is written by our own exporter, not by that of {exporter}")
     if not source.exists():
         near = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
         raise InputError("no such run, model or recipe", file=str(source), hint=did_you_mean(source.name, near))
+    if int8 and not source.is_dir():
+        raise InputError("only a run has been trained for integers: name a run folder", file=str(source))
     if with_preprocessing and not source.is_dir():
         raise InputError("only a run has preprocessing: name a run folder", file=str(source))
     trained, loaded = _opened(source, set_ or [])
     stem = source.resolve().name if trained is not None else source.stem
     target: Any = to
     place = out or Path(f"{stem}{SUFFIXES[target] or '-saved-model'}")
+    if int8 and trained is not None:
+        _int8(trained, place, opset, force, as_json)
+        return
     if with_preprocessing and trained is not None:
         from unitrain.verify.export_data import export_with_preprocessing
 
@@ -111,6 +129,36 @@ def export(
         result, notes = _plain(source, trained, loaded, set_ or [], place, target, opset, exporter, force)
     _tell(result, (*notes, *result.notes), to, as_json)
     if not result.passed:
+        raise typer.Exit(1)
+
+
+def _int8(trained: TrainedRun, place: Path, opset: int | None, force: bool, as_json: bool) -> None:
+    """Export for integers, compared on the test part of the data, else the validation part."""
+    from unitrain.train.session import prepare_data
+    from unitrain.verify.export_files import check_place
+    from unitrain.verify.export_int8 import AGREEMENT, DEVIATION, export_int8
+
+    check_place(place, "onnx", replace=force)
+    prepared = prepare_data(trained.loaded, trained.preprocessing)
+    split = prepared.test or prepared.validation or prepared.train
+    deciding = ("cross_entropy", "binary_cross_entropy")
+    classes = frozenset(name for name, loss in trained.loaded.losses.items() if loss.loss.type in deciding)
+    weights = trained.program.weights()
+    result = export_int8(trained.loaded.graph, weights, place, split.inputs, classes, opset=opset, replace=force)
+    if as_json:
+        typer.echo(json.dumps({**asdict(result), "path": str(result.path), "passed": result.passed}, indent=2))
+    else:
+        lines = [
+            f"  {name}: "
+            + (f"{result.agreement[name]:.2%} of decisions as in training, " if name in result.agreement else "")
+            + f"numbers off by {value:.2%} of their standard deviation"
+            for name, value in result.deviation.items()
+        ]
+        state = f"{result.size_bytes:,} bytes, computes in integers" if result.passed else "not exported"
+        typer.echo("\n".join([f"{place}: {state}; {result.samples:,} samples compared", *lines]), err=not result.passed)
+    if not result.passed:
+        if not as_json:
+            typer.echo(f"  allowed: {AGREEMENT:.1%} of decisions, else {DEVIATION:.0%}", err=True)
         raise typer.Exit(1)
 
 

@@ -75,8 +75,13 @@ def insert_fake_quantize(graph: Graph, options: Quantization) -> Graph:
     combining = [node for node in graph.nodes if isinstance(node.layer, _COMBINING) and not _skipped(node, options)]
     rounded = _rounded(graph, [*products, *combining], chains)
     quantizer = KernelQuantizer(bits=options.bits, per_channel=options.weights == "per_channel")
-    changed = {node.name: node.layer.model_copy(update={"kernel_quantizer": quantizer}) for node in products}
+    changed: dict[str, LayerSpec] = {}
+    changed |= {node.name: node.layer.model_copy(update={"kernel_quantizer": quantizer}) for node in products}
     behind = {name: _unused(f"{name}_quantizer", names) for name in rounded}
+    for node in graph.nodes:
+        if node.name in behind and getattr(node.layer, "activation", None) is not None:
+            # Its own activation is a layer of its own now, behind the one that rounds.
+            changed[node.name] = changed.get(node.name, node.layer).model_copy(update={"activation": None})
     nodes = []
     for node in graph.nodes:
         inputs = tuple(behind.get(name, name) for name in node.inputs)
@@ -160,7 +165,8 @@ def _rounded(graph: Graph, quantised: Iterable[Node], chains: _Chains) -> tuple[
     for node in quantised:
         found.update(chains.source(name) for name in node.inputs)
         end = chains.end(node)
-        if end.name not in chains.outputs:
+        # What is named as an output stays that layer's, its activation with it.
+        if chains.outputs.isdisjoint((end.name, f"{end.name}_activation")):
             found.add(end.name)
     floats = {name for name, given in graph.inputs.items() if given.dtype == "float"}
     floats.update(node.name for node in graph.nodes if node.dtype == "float")
