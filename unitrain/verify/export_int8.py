@@ -83,20 +83,17 @@ def export_int8(
     """
     check_place(path, "onnx", replace=replace)
     load_backend("onnx")
-    import onnx
-
     from unitrain.backends.onnx.export import load_onnx
-    from unitrain.backends.onnx.integer import emit_int8
+    from unitrain.backends.onnx.integer import write_int8
     from unitrain.backends.onnx.model import DEFAULT_OPSET
 
-    model = emit_int8(graph, weights, opset=opset or DEFAULT_OPSET)
     kinds = {name: np.float32 if given.dtype == "float" else np.int32 for name, given in graph.inputs.items()}
     typed = {name: np.ascontiguousarray(inputs[name], dtype=kind) for name, kind in kinds.items()}
     expected = load_backend("numpy").compile(graph, weights, Settings()).predict(typed)
     samples = len(next(iter(typed.values())))
     with temporary(path, ".onnx") as place:
         try:
-            onnx.save_model(model, str(place))
+            write_int8(graph, weights, place, opset=opset or DEFAULT_OPSET)
             run = load_onnx(place, list(graph.outputs))
             parts = [
                 run({name: array[start : start + BATCH] for name, array in typed.items()})

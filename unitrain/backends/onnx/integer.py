@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -28,6 +30,11 @@ Grid = tuple[np.float32, np.uint8]
 _COMPUTING = ("Conv", "Gemm", "MatMul", "Add", "Concat", "AveragePool", "GlobalAveragePool")
 _MOVING = ("Transpose", "Reshape", "MaxPool", "Flatten", "Squeeze", "Unsqueeze")
 _SYMMETRIC_ZERO = 128
+
+
+def write_int8(graph: Graph, weights: Arrays, path: Path, *, opset: int = DEFAULT_OPSET) -> None:
+    """Write the file of `emit_int8`."""
+    onnx.save_model(emit_int8(graph, weights, opset=opset), str(path))
 
 
 def emit_int8(graph: Graph, weights: Arrays, *, opset: int = DEFAULT_OPSET) -> ModelProto:

@@ -99,8 +99,10 @@ def _before(graph: Graph, nodes: dict[str, Node], norm: Node, once: frozenset[st
         return None, f"it reads {what}, and no layer behind can take it up"
     if not once.issuperset(before.parameters.values()):
         return None, f"'{before.name}' shares its parameters"
-    if getattr(before.layer, "kernel_quantizer", None) is not None:
-        return None, f"the kernel of '{before.name}' is quantised, and folding would change its levels"
+    quantizer = getattr(before.layer, "kernel_quantizer", None)
+    if quantizer is not None and not quantizer.per_channel:
+        # A scale of each channel takes the channel's factor up, and no weight changes its level.
+        return None, f"the kernel of '{before.name}' is quantised with one scale, and folding would change its levels"
     reads = sum(node.inputs.count(before.name) for node in nodes.values())
     if reads > 1 or before.name in graph.outputs.values():
         return None, f"'{before.name}' is also read without it"
