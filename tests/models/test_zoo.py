@@ -33,6 +33,18 @@ COUNTS = {
 }
 
 
+# Running means and variances, which are no parameters that train; keras.applications counts them as such that do not.
+RUNNING = {
+    "vgg11": 0,
+    "resnet18": 9_600,  # torchvision, numbers in buffers but for num_batches_tracked
+    "resnet50": 53_120,  # keras.applications.ResNet50, non-trainable
+    "mobilenet_v2": 34_112,  # keras.applications.MobileNetV2, non-trainable
+    "densenet121": 83_648,  # keras.applications.DenseNet121, non-trainable
+    "efficientnet_b0": 42_016,  # keras.applications.EfficientNetB0: 42,023 with 7 of its normalization of inputs
+    "vit_tiny": 0,
+}
+
+
 def load(name):
     return validate(ModelSpec, read_yaml(ROOT / f"models/{name}.yaml"))
 
@@ -45,6 +57,18 @@ def test_every_model_is_verified_somewhere():
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_as_many_as_published(name):
     assert resolve(load(name)).parameter_count(True) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_running_statistics_stand_apart(name):
+    graph = resolve(load(name))
+    assert graph.parameter_count(False) == RUNNING[name]
+
+
+def test_resnet50_with_biases_has_the_parameters_of_keras():
+    graph = resolve(load("resnet50"), {"bias": True})
+    # keras.applications.ResNet50: 25,636,712, of which 53,120 do not train.
+    assert graph.parameter_count(True) + graph.parameter_count(False) == 25_636_712
 
 
 def test_gpt_has_the_parameters_of_gpt2_small():
