@@ -16,7 +16,7 @@ model:
     - {type: conv2d, name: conv1, filters: 8, kernel_size: 3, padding: same, use_bias: false}
     - {type: batch_norm, name: norm1}
     - {type: relu, name: relu1}
-    - {type: conv2d, name: conv2, filters: 16, kernel_size: 3, strides: 2, activation: relu}
+    - {type: conv2d, name: conv2, filters: 32, kernel_size: 3, strides: 2, activation: relu}
     - {type: flatten, name: flat}
     - {type: dense, name: digit, units: 10}
 data: {source: digits, split: {validation: 0.2, test: 0.2}}
@@ -24,7 +24,7 @@ loss: cross_entropy
 optimizer: {type: adam, lr: 0.005}
 metrics: [accuracy]
 training: {epochs: 4, batch_size: 64}
-study: {rounds: 5, batch: 4, calibration_samples: 64}
+study: {rounds: 5, batch: 4, calibration_samples: 64, finetune_epochs: 1}
 """
 
 

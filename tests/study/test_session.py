@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from unitrain.cli.main import main
+from unitrain.study.repeat import compare
 from unitrain.train.inference import TrainedRun
 from unitrain.train.session import prepare_data
 
@@ -75,8 +76,8 @@ def test_the_file_beside_it_gives_the_accuracy_that_is_told(study, folder, run):
 
 def test_sizes_and_work_are_counted(study, folder):
     fp32 = row(study, "fp32")
-    # conv1 8*8 places, 3*3*1 -> 8; conv2 3*3 places, 3*3*8 -> 16; digit 144 -> 10.
-    assert fp32["size"]["macs"] == 64 * 72 + 9 * 72 * 16 + 144 * 10
+    # conv1 8*8 places, 3*3*1 -> 8; conv2 3*3 places, 3*3*8 -> 32; digit 288 -> 10.
+    assert fp32["size"]["macs"] == 64 * 72 + 9 * 72 * 32 + 288 * 10
     assert fp32["size"]["file"] == (folder / "fp32.onnx").stat().st_size
     assert row(study, "int8")["size"]["file"] < fp32["size"]["file"]
     assert fp32["load_seconds"] > 0
@@ -115,3 +116,70 @@ def test_the_csv_has_the_same_numbers(study, folder):
 def test_the_recommendation_is_one_of_the_rows(study):
     assert study["recommended"] in {item["name"] for item in study["rows"]}
     assert study["recommended"] in study["recommendation"]
+
+
+def test_what_rewrites_the_graph(run, tmp_path, capsys):
+    names = "sparse-80,sparse-2:4,pruned-50,pruned-50-int8,qat,mixed,numpy"
+    with pytest.raises(SystemExit) as caught:
+        main(["study", str(run), "--variants", names, "--out", str(tmp_path / "s"), "--json"])
+    assert not caught.value.code
+    found = json.loads(capsys.readouterr().out)
+    base, sparse, pattern, pruned, both, qat, small = (
+        row(found, name) for name in ("fp32", "sparse-80", "sparse-2:4", "pruned-50", "pruned-50-int8", "qat", "numpy")
+    )
+    assert [item["failure"] for item in (sparse, pattern, pruned, both, qat, small)] == [""] * 6
+    kernels = 72 + 72 * 32 + 288 * 10
+    zeros = base["size"]["non_zeros"] - sparse["size"]["non_zeros"]
+    assert zeros == sum(round(0.8 * size) for size in (72, 72 * 32, 2880))
+    # conv1 reads one channel, no multiple of four: it stays.
+    assert base["size"]["non_zeros"] - pattern["size"]["non_zeros"] == (kernels - 72) // 2
+    assert sparse["size"]["compressed"] < 0.7 * base["size"]["compressed"]
+    # 16 of 32 channels went from conv2, and from what the last layer reads; 8 of conv1 are less than a multiple.
+    assert pruned["size"]["macs"] == 64 * 72 + 9 * 72 * 16 + 144 * 10
+    assert pruned["size"]["macs"] == both["size"]["macs"]
+    assert both["coverage"] == qat["coverage"] == "3/3"
+    assert qat["test"]["value"]["value"] > 0.8
+    assert small["latency"]["single stream"]["claim"] == "slower"
+    assert small["size"] is None
+    mixed = row(found, "mixed")
+    assert (
+        mixed["failure"].startswith("nothing has to be restored") or " products stay in float: " in mixed["notes"][-1]
+    )
+    assert len(found["sensitivity"]) == 3
+
+
+def test_it_is_repeated_and_compared(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["study", "--repeat", str(folder), "--out", str(tmp_path / "again")])
+    assert not caught.value.code
+    assert "the same samples, files, gates and quality as before" in capsys.readouterr().out
+    plain = json.loads((folder / "study.json").read_text())
+    plain["rows"][2]["sha256"] = "0"
+    plain["splits"]["hashes"]["test"] = "0"
+    differences, _ = compare(plain, json.loads((tmp_path / "again" / "study.json").read_text()))
+    assert differences == ["the test samples are others", "int8: the file is another one"]
+
+
+def test_the_page_needs_nothing_else(folder, study):
+    page = (folder / "study.html").read_text()
+    assert study["recommendation"].split(":")[0] in page
+    assert page.count("<svg") == 2
+    assert "<script" not in page
+    assert not [part for part in page.split('src="')[1:] if not part.startswith("data:")]
+    assert all(item["name"] in page for item in study["rows"])
+
+
+def test_mistakes_are_named(tmp_path, run, capsys):
+    for arguments, message in (
+        (["runs/none"], "no such run, recipe or model"),
+        ([str(run), "--variants", "int9"], "did you mean 'int8'?"),
+        ([str(run), "--calib", "x.npz"], "--calib is for an ONNX file"),
+        ([str(run), "--margin", "2"], "--margin is out of range"),
+        (["--repeat", str(tmp_path)], "the folder is not a study"),
+        ([], "name what is to be studied"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["study", *arguments, "--out", str(tmp_path / "never")])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "never").exists()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from unitrain.backends.onnx import emit
 from unitrain.backends.onnx.anatomy import Model
+from unitrain.graph.passes.quantize import without_fake_quantize
 from unitrain.spec.errors import InputError
 from unitrain.study.quality import Task
 from unitrain.study.splits import Samples, Splits, cut, limited, make_splits
@@ -132,8 +133,12 @@ def from_run(path: Path, calibration: int, seed: int) -> Subject:
         drop=True,
     )
     weights = trained.program.weights()
-    model = emit(loaded.graph, {key: np.asarray(value, np.float32) for key, value in weights.items()})
-    return Subject(loaded.recipe.name, path, model, splits, task, trained=trained)
+    graph, said = loaded.graph, []
+    if loaded.recipe.quantization is not None:
+        graph, _ = without_fake_quantize(graph)
+        said.append("the run trained with rounded numbers: fp32 are its weights without the rounding")
+    model = emit(graph, {key: np.asarray(weights[key], np.float32) for key in graph.parameters})
+    return Subject(loaded.recipe.name, path, model, splits, task, trained=trained, notes=tuple(said))
 
 
 def _in_memory(samples: Samples) -> Samples:

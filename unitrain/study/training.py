@@ -1,9 +1,22 @@
-"""Training within a study, told to its display."""
+"""Training within a study: a run that is trained further, told to the display."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from unitrain.graph.graph import Graph
+from unitrain.graph.respell import spec_of
+from unitrain.spec.quantization import Quantization
 from unitrain.study.progress import Progress
+from unitrain.study.subject import Array
 from unitrain.train.events import BlockDone, Observer, RunStart
+from unitrain.train.fit import fit
+from unitrain.train.recipe import LoadedRecipe, check_recipe
+from unitrain.weights.store import load_weights, save_tensors
+
+Weights = Mapping[str, Array]
 
 
 class Teller(Observer):
@@ -20,3 +33,49 @@ class Teller(Observer):
     def on_block(self, event: BlockDone) -> None:
         """Say the epoch."""
         self._progress.tell(f"training, epoch {event.epoch} of {self._epochs}")
+
+
+def finetune(
+    loaded: LoadedRecipe,
+    graph: Graph,
+    weights: Weights,
+    epochs: int,
+    progress: Progress,
+    *,
+    rate: float = 1.0,
+    quantization: Quantization | None = None,
+) -> tuple[Graph, dict[str, Array]]:
+    """Train a model further by the recipe of a run; return what was trained, and its weights.
+
+    Parameters
+    ----------
+    rate
+        Factor of the recipe's learning rate.
+    quantization
+        How numbers are rounded while it trains; the graph then has layers that round.
+
+    Notes
+    -----
+    The recipe's schedule is gone through again, pressed into ``epochs``, as in Renda et al. 2020, Comparing rewinding
+    and fine-tuning in neural network pruning: learning-rate rewinding.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "start.safetensors"
+        save_tensors(start, dict(weights), {"format": "unitrain canonical weights"})
+        recipe = loaded.recipe
+        training = recipe.training.model_copy(
+            update={"epochs": epochs, "max_steps": None, "max_minutes": None, "early_stopping": None}
+        )
+        changes = {
+            "model": spec_of(graph),
+            "initial_weights": str(start),
+            "training": training,
+            "optimizer": recipe.optimizer.model_copy(update={"lr": rate * recipe.optimizer.lr}),
+            "quantization": quantization,
+            "pruning": None,
+            "distillation": None,
+            "tracking": (),
+        }
+        shortened = check_recipe(recipe.model_copy(update=changes), loaded.folder)
+        done = fit(shortened, backend=recipe.backend, out=Path(folder) / "run", observers=(Teller(progress),))
+        return shortened.graph, dict(load_weights(done.folder.weights, shortened.graph))

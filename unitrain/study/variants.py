@@ -16,6 +16,7 @@ from unitrain.study.pruned import pruned, pruned_int8, sparse
 from unitrain.study.results import BASELINE
 from unitrain.study.runtimes import Runtime
 from unitrain.study.sensitivity import mixed
+from unitrain.study.trained_int8 import qat
 from unitrain.study.workshop import Built, Workshop
 
 FLOAT = Expected()
@@ -157,6 +158,7 @@ _ALL = (
         for suffix, what, build, expected in _PRUNED
         for share in (25, 50)
     ),
+    Variant("qat", "static int8, trained further with rounded numbers", qat, INTEGERS, needs="training"),
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _ALL}
