@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.respell import spec_of
 from unitrain.spec.quantization import Quantization
+from unitrain.spec.schedules import ExponentialSchedule, MultiStepSchedule, Schedule
 from unitrain.study.progress import Progress
 from unitrain.study.subject import Array
 from unitrain.train.events import BlockDone, Observer, RunStart
@@ -70,6 +72,7 @@ def finetune(
             "model": spec_of(graph),
             "initial_weights": str(start),
             "training": training,
+            "schedule": pressed(recipe.schedule, epochs / recipe.training.epochs),
             "optimizer": recipe.optimizer.model_copy(update={"lr": rate * recipe.optimizer.lr}),
             "quantization": quantization,
             "pruning": None,
@@ -79,3 +82,19 @@ def finetune(
         shortened = check_recipe(recipe.model_copy(update=changes), loaded.folder)
         done = fit(shortened, backend=recipe.backend, out=Path(folder) / "run", observers=(Teller(progress),))
         return shortened.graph, dict(load_weights(done.folder.weights, shortened.graph))
+
+
+def pressed(schedule: Schedule | None, share: float) -> Schedule | None:
+    """Return a schedule of the same shape over ``share`` of its length."""
+    if schedule is None:
+        return None
+    changes: dict[str, Any] = {}
+    for name in ("warmup", "every", "length", "period"):
+        length = getattr(schedule, name, None)
+        if length is not None:
+            changes[name] = length * share
+    if isinstance(schedule, MultiStepSchedule):
+        changes["milestones"] = tuple(place * share for place in schedule.milestones)
+    if isinstance(schedule, ExponentialSchedule):
+        changes["factor"] = schedule.factor ** (1.0 / share)
+    return schedule.model_copy(update=changes)

@@ -1,0 +1,34 @@
+"""A schedule pressed into fewer epochs gives the same rates at the same shares of the run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unitrain.spec import schedules as specs
+from unitrain.study.training import pressed
+from unitrain.train.schedules import make_schedule
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        specs.CosineSchedule(warmup=2, minimum=0.01),
+        specs.StepSchedule(every=4, factor=0.5),
+        specs.MultiStepSchedule(milestones=(4, 8)),
+        specs.ExponentialSchedule(factor=0.8),
+        specs.PolynomialSchedule(power=2.0, length=8),
+    ],
+)
+def test_pressed(spec):
+    # Twelve epochs of ten updates, and three; from where the warm-up, which counts from 1, is over in both.
+    whole = make_schedule(spec, 0.1, 10, 120).learning_rates(0, 120)
+    short = make_schedule(pressed(spec, 0.25), 0.1, 10, 30).learning_rates(0, 30)
+    np.testing.assert_allclose(short[5:], whole[20::4], rtol=1e-9)
+    if spec.warmup:
+        assert short[4] == pytest.approx(whole[19]) == 0.1
+
+
+def test_none_stays_none():
+    assert pressed(None, 0.5) is None
+    assert pressed(specs.OneCycleSchedule(), 0.5) == specs.OneCycleSchedule()
