@@ -16,7 +16,6 @@ from unitrain.train.schedules import make_schedule
         specs.CosineSchedule(warmup=2, minimum=0.01),
         specs.StepSchedule(every=4, factor=0.5),
         specs.MultiStepSchedule(milestones=(4, 8)),
-        specs.ExponentialSchedule(factor=0.8),
         specs.PolynomialSchedule(power=2.0, length=8),
     ],
 )
@@ -27,6 +26,14 @@ def test_pressed(spec):
     np.testing.assert_allclose(short[5:], whole[20::4], rtol=1e-9)
     if spec.warmup:
         assert short[4] == pytest.approx(whole[19]) == 0.1
+
+
+def test_an_exponential_falls_as_far():
+    spec = specs.ExponentialSchedule(factor=0.8)
+    whole = make_schedule(spec, 0.1, 10, 120).learning_rates(0, 120)
+    short = make_schedule(pressed(spec, 0.25), 0.1, 10, 30).learning_rates(0, 30)
+    # It falls once an epoch.
+    np.testing.assert_allclose(short[::10], whole[::40], rtol=1e-9)
 
 
 def test_none_stays_none():
