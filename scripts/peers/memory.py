@@ -25,7 +25,7 @@ def peak_bytes(side: str, name: str, threads: int) -> int:
     return int(done.stdout.split()[-1])
 
 
-def row(name: str, threads: int, tries: int = 3) -> str:
+def row(name: str, threads: int, tries: int = 2) -> str:
     """Return a row of the table: the least of some tries each, in turn."""
     tried = [(peak_bytes("ours", name, threads), peak_bytes("theirs", name, threads)) for _ in range(tries)]
     own, other = (min(values) for values in zip(*tried, strict=True))

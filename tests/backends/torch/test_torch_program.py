@@ -381,3 +381,10 @@ def test_pooling_before_relu_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     assert paths != written
     for a, b in zip(fast, plain, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_freed_is_kept_on_the_cpu(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("unitrain.backends.torch.program.keep_freed_memory", lambda: asked.append(True))
+    BACKEND.compile(graph, initialize(graph, 0), Settings())
+    assert asked == [True]
