@@ -38,7 +38,7 @@ def prune(
     distill: Annotated[
         bool, typer.Option("--distill", help="Train on what the model said before it was pruned, too.")
     ] = False,
-    lr: Annotated[float | None, typer.Option(help="Its learning rate; by default a tenth of the run's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Its learning rate; by default the run's.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe.")
     ] = None,

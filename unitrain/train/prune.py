@@ -33,9 +33,6 @@ from unitrain.train.run_folder import RunFolder
 from unitrain.train.session import Place, batchable, load_run, prepare_data, settings
 from unitrain.weights.store import load_weights
 
-# Of the learning rate with which a run was trained, so much for fine-tuning.
-FINE_TUNING_RATE = 0.1
-
 
 @dataclass(frozen=True)
 class PruneOptions:
@@ -149,7 +146,8 @@ def prune_run(
     distill
         Whether the run's own model teaches, with the temperature and share that the recipe or an override says.
     lr
-        Its learning rate; by default a tenth of the run's.
+        Its learning rate; by default the run's, with its schedule over the new epochs: what has lost half of its
+        channels has to learn anew, and a small rate stops short (Renda et al. 2020, learning-rate rewinding).
     backend, device, out, overrides, observers
         As in `fit`.
 
@@ -257,8 +255,8 @@ def _with_model(
     if finetune is not None:
         if finetune < 1:
             raise InputError("fine-tuning takes an epoch or more", field=("finetune",), found=str(finetune))
-        rate = recipe.optimizer.lr * FINE_TUNING_RATE if lr is None else lr
-        changes["optimizer"] = recipe.optimizer.model_copy(update={"lr": rate})
+        if lr is not None:
+            changes["optimizer"] = recipe.optimizer.model_copy(update={"lr": lr})
         changes["training"] = recipe.training.model_copy(update={"epochs": finetune, "max_steps": None})
     return replace(loaded, recipe=recipe.model_copy(update=changes), model=model, graph=graph, document=None)
 
