@@ -76,11 +76,19 @@ def test_gpt_has_the_parameters_of_gpt2_small():
     assert resolve(load("gpt_mini"), arguments).parameter_count(True) == 124_439_808
 
 
+def test_the_page_lists_every_model_with_its_counts():
+    page = (ROOT / "docs/zoo.md").read_text(encoding="utf-8")
+    for path in (ROOT / "models").glob("*.yaml"):
+        graph = resolve(load(path.stem))
+        assert f"| `{path.stem}` | {graph.parameter_count(True):,} | {graph.parameter_count(False):,} |" in page
+
+
 @pytest.mark.parametrize("name", [name for part in SIZES.values() for name in part])
 def test_it_says_what_it_is_and_takes_its_small_size(name):
     spec = load(name)
     assert spec.name == name
     assert spec.description
+    assert spec.source
     small = next(part[name] for part in SIZES.values() if name in part)
     assert resolve(spec, small).parameter_count(True) <= 200_000
 
