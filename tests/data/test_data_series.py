@@ -180,6 +180,15 @@ def test_times_must_rise(workshop: Workshop, times: list[Any], message: str) -> 
     assert re.search(message, str(caught.value)), caught.value
 
 
+def test_a_blank_line_is_a_missing_value_and_not_no_row(workshop: Workshop) -> None:
+    workshop.write("one.csv", "n\n1\n2\n\n4\n5\n\n")
+    spec = {"source": {"type": "series", "file": "one.csv", "target": "n"}, "window": {"length": 1}}
+    with pytest.raises(InputError, match=r"one.csv:4: a blank line in a file of one column"):
+        workshop.prepare(spec, (1, 1))
+    workshop.write("one.csv", "n\n" + "\n".join(map(str, range(20))) + "\n\n\n")
+    assert len(workshop.prepare(spec, (1, 1), task="regression").train) == 13
+
+
 def test_missing_times_are_said(workshop: Workshop) -> None:
     hours = [hour for hour in range(40) if hour != 17]
     workshop.table("t.csv", {"t": [f"2026-01-{1 + h // 24:02}T{h % 24:02}:00Z" for h in hours], "n": hours})

@@ -35,10 +35,32 @@ def read(source: Series, folder: Path) -> tuple[Parts, list[str]]:
         if name is None:
             continue
         columns = read_columns(find_file(name, folder), source.separator, source.missing_values)
+        _check_blank_lines(columns)
         roles = roles or _find_roles(source, columns)
         notes += check_time(columns, source.time) if source.time is not None else []
         parts[part] = table_raw(columns, roles)
     return parts, notes
+
+
+def _check_blank_lines(columns: Columns) -> None:
+    """See that a file of one column has no blank lines, which are no rows to a reader of tables.
+
+    Raises
+    ------
+    InputError
+        There is one between two rows: a value is missing there, or the rows are not evenly spaced.
+    """
+    if len(columns.values) > 1 or columns.origin.read_lines is None:
+        return
+    lines = np.asarray(columns.origin.read_lines())
+    jumps = np.flatnonzero(np.diff(lines) > 1)
+    if len(jumps):
+        raise InputError(
+            "a blank line in a file of one column: a value is missing",
+            file=columns.origin.file,
+            line=int(lines[jumps[0]]) + 1,
+            hint="write NA, and say with `missing` what is done about it",
+        )
 
 
 def _find_roles(source: Series, columns: Columns) -> Roles:
