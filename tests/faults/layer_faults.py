@@ -871,4 +871,35 @@ def _times(result: Any, factor: float) -> Any:
     return y * factor, lambda dy: back(dy * factor)
 
 
-FAULTS = [*NORMS, *WINDOWS, *ACTIVATIONS, *MOVES]
+def _through(layer: Any, module: Any, x: torch.Tensor) -> torch.Tensor:
+    y = type(module).forward(module, x)
+    return y.detach() + (x - x.detach())
+
+
+ROUNDING = [
+    image_fault(
+        "observers' momentum",
+        "fake quantize",
+        "torch",
+        ROUND,
+        "momentum=0.99",
+        other_fields("torch", "fake_quantize", momentum=0.99),
+    ),
+    image_fault(
+        "gradients of clipped numbers go through",
+        "fake quantize",
+        "torch",
+        {"type": "fake_quantize", "name": "round", "range": [-0.5, 0.5]},
+        "",
+        torch_port("fake_quantize", _through),
+    ),
+    image_fault(
+        "half as many levels",
+        "fake quantize",
+        "keras",
+        ROUND,
+        "bits=5",
+        other_fields("keras", "fake_quantize", bits=5),
+    ),
+]
+FAULTS = [*NORMS, *WINDOWS, *ACTIVATIONS, *MOVES, *ROUNDING]
