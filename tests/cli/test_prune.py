@@ -132,6 +132,7 @@ def test_two_of_four(trained, tmp_path, capsys):
         (("--structured", 0.5, "--importance", "tailor"), "did you mean 'taylor'"),
         (("--structured", 0.5, "--finetune", 0), "an epoch or more"),
         (("--structured", 0.5, "--distill"), "--finetune EPOCHS"),
+        (("--structured", 0.5, "--finetune", 1, "--lr", -0.1), "a learning rate is positive"),
     ],
 )
 def test_mistakes_are_explained(trained, tmp_path, capsys, options, said):

@@ -255,6 +255,8 @@ def _with_model(
     if finetune is not None:
         if finetune < 1:
             raise InputError("fine-tuning takes an epoch or more", field=("finetune",), found=str(finetune))
+        if lr is not None and lr <= 0.0:
+            raise InputError("a learning rate is positive", field=("lr",), found=str(lr))
         if lr is not None:
             changes["optimizer"] = recipe.optimizer.model_copy(update={"lr": lr})
         changes["training"] = recipe.training.model_copy(update={"epochs": finetune, "max_steps": None})
