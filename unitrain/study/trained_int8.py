@@ -6,7 +6,9 @@ from unitrain.backends.onnx.integer import emit_int8
 from unitrain.spec.quantization import Quantization
 from unitrain.study.training import finetune
 from unitrain.study.workshop import Built, Workshop
-from unitrain.train.prune import FINE_TUNING_RATE
+
+# Of the recipe's learning rate: weights that fit need to move no further than the rounding asks.
+_RATE = 0.1
 
 
 def qat(workshop: Workshop) -> Built:
@@ -22,10 +24,8 @@ def qat(workshop: Workshop) -> Built:
         weights,
         epochs,
         workshop.progress,
-        rate=FINE_TUNING_RATE,
+        rate=_RATE,
         quantization=Quantization(),
     )
-    said = (
-        f"qat: trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} at {FINE_TUNING_RATE:g} of the recipe's rate"
-    )
+    said = f"qat: trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} at {_RATE:g} of the recipe's rate"
     return Built(emit_int8(graph, tuned), notes=(said,))
