@@ -22,8 +22,13 @@ def _has(case: VerifyCase, kind: str) -> bool:
     return any(node.layer.type == kind for node in case.graph().nodes)
 
 
+def _has_alone(case: VerifyCase, kind: str) -> bool:
+    """Tell whether a layer is of a kind, and not only the activation of another, with which it stays."""
+    return any(node.layer.type == kind and not node.name.endswith("_activation") for node in case.graph().nodes)
+
+
 def test_a_fault_in_torch_is_found_and_shrunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seed = next(seed for seed in range(200) if _has(draw_case(seed, 0), "leaky_relu"))
+    seed = next(seed for seed in range(200) if _has_alone(draw_case(seed, 0), "leaky_relu"))
 
     def forward(self: torch.nn.LeakyReLU, x: torch.Tensor) -> torch.Tensor:
         # Keras' slope, whatever the spec says.
