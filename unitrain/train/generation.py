@@ -86,8 +86,10 @@ class Sampling:
 class Reader(Protocol):
     """Reads tokens one after another, and says what comes next."""
 
-    length: int
-    """How many tokens it can see at once."""
+    @property
+    def length(self) -> int:
+        """How many tokens it can see at once."""
+        ...
 
     def restart(self) -> None:
         """Forget all tokens."""
