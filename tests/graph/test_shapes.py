@@ -220,6 +220,10 @@ def test_every_layer_takes_a_shape_or_refuses_it(extents: list[int], data: st.Da
     rule = data.draw(st.sampled_from([case.layer for case in CASES]))
     shapes = [tuple(extents)] * (rule.arity[0])
     try:
+        # Side inputs have the shapes that the rule asks for, any extent where any will do.
+        sides = rule.side_shapes(*shapes) if rule.side_names() else {}
+        for wanted in (sides[name] for name in rule.side_names()):
+            shapes += [tuple(data.draw(st.integers(1, 6)) if n is None else n for n in one) for one in wanted]
         found = rule.output_shape(*shapes)
         table = rule.parameters(*shapes)
     except ShapeError:

@@ -240,7 +240,7 @@ MISTAKES: dict[str, tuple[str, int, tuple[str | int, ...], str | None, str | Non
     ),
     "no layers": ("inputs: {x: {shape: [4]}}\nlayers: []\n", 2, ("layers",), None, "1 at least", None),
     "layers left out": ("inputs: {x: {shape: [4]}}\n", 1, ("layers",), None, None, None),
-    "name with a dot": (HEAD + "  - {type: relu, name: a.b}\n", 3, ("layers", 0, "name"), "'a.b'", None, None),
+    "name that ends in a dot": (HEAD + "  - {type: relu, name: a.}\n", 3, ("layers", 0, "name"), "'a.'", None, None),
     "misspelt field of a use of a block": (
         HEAD + "  - {type: block, block: a, repaet: 2}\n",
         3,
