@@ -6,13 +6,13 @@ The process has its framework imported, and has trained a tiny model, before it 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from unitrain.bench.models import TimedModel, layer_model, reread
 from unitrain.bench.sides import Side
+from unitrain.fresh_process import answer_of
 
 # Of a process that imports TensorFlow on a busy machine, and trains two blocks.
 _SECONDS = 300.0
@@ -40,21 +40,8 @@ def peak_bytes(
         "threads": threads,
         "stream": None if stream is None else str(stream),
     }
-    paths = [path for path in sys.path if path]
-    code = f"import sys; sys.path[:0] = {paths!r}; from unitrain.bench.fresh import main; main()"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    last = done.stdout.strip().rpartition("\n")[2]
-    return int(last) if done.returncode == 0 and last.isdecimal() else None
+    answer = answer_of("unitrain.bench.fresh", request, _SECONDS)
+    return int(answer) if answer is not None and answer.isdecimal() else None
 
 
 def main() -> None:

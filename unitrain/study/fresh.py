@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unitrain.fresh_process import answer_of
 from unitrain.machine import peak_memory, reset_peak_memory
 
 # Of a process that imports onnxruntime on a busy machine and loads a large file.
@@ -36,22 +36,10 @@ def load_fresh(path: Path, level: str, threads: int, feeds: Mapping[str, npt.NDA
         "threads": threads,
         "inputs": {name: [str(array.dtype), list(array.shape)] for name, array in feeds.items()},
     }
-    paths = [entry for entry in sys.path if entry]
-    code = f"import sys; sys.path[:0] = {paths!r}; from unitrain.study.fresh import main; main()"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    answer = answer_of("unitrain.study.fresh", request, _SECONDS)
+    if answer is None:
         return None
-    if done.returncode != 0:
-        return None
-    found = json.loads(done.stdout.strip().rpartition("\n")[2])
+    found = json.loads(answer)
     return Fresh(found["load_seconds"], found["peak_memory"])
 
 
