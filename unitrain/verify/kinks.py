@@ -11,6 +11,7 @@ import numpy.typing as npt
 from unitrain.backends.numpy.execution import Mode, backward, forward
 from unitrain.graph.graph import Graph, Node
 from unitrain.spec.model import InputSpec
+from unitrain.verify.rounding_flips import activation_flips, kernel_flips
 
 Array = npt.NDArray[Any]
 
@@ -69,13 +70,22 @@ def with_extremes(node: Node, x: Array) -> Array:
     return changed
 
 
-def count_flips(graph: Graph, ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, int]:
-    """Count, for each layer with kinks, the elements that lie on different sides in two runs.
+def count_flips(
+    graph: Graph,
+    ours: Mapping[str, Array],
+    theirs: Mapping[str, Array],
+    weights: tuple[Mapping[str, Array], Mapping[str, Array]] | None = None,
+) -> dict[str, int]:
+    """Count, for each layer with kinks, the elements that lie on different sides in two training passes.
+
+    Rounding to levels is one: next to a tie an element, of a value or of a kernel, falls to either level.
 
     Parameters
     ----------
     ours, theirs
         All values of the graph by node and input name, of the same batch.
+    weights
+        Of both, without which rounding to levels is not looked at.
 
     Returns
     -------
@@ -89,6 +99,8 @@ def count_flips(graph: Graph, ours: Mapping[str, Array], theirs: Mapping[str, Ar
             count = _sides(node, ours[source], theirs[source])
         elif node.layer.type in CHOOSING:
             count = int((_chosen(node, ours) != _chosen(node, theirs)).sum()) // 2
+        elif weights is not None:
+            count = activation_flips(node, (ours, theirs), weights, True) + kernel_flips(graph, node, weights)
         else:
             continue
         if count:

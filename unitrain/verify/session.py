@@ -32,6 +32,7 @@ from unitrain.verify.exporters import FRAMEWORKS, exporters_checked
 from unitrain.verify.findings import LEVELS, MODEL, Finding, Level, Report, TensorName, raised
 from unitrain.verify.kinks import count_flips
 from unitrain.verify.rounding import scaled_gradients
+from unitrain.verify.rounding_flips import echoes_of_rounding
 from unitrain.verify.runner import Array, Cast, Runner
 from unitrain.verify.subject import Subject
 from unitrain.verify.trajectory import Trajectories
@@ -194,6 +195,8 @@ class Session:
                 continue
             wanted = right.keys() if runner.trains else found.keys()
             findings = self._judged(runner, wanted, found, right, others)
+            if isinstance(experiment, WholeModel) and not self._at_fault(runner):
+                findings = echoes_of_rounding(self.subject, findings, found, right)
             self.report.findings += self._excused(runner, experiment, findings)
 
     def _judged(
@@ -257,7 +260,8 @@ class Session:
         flipped: dict[str, str] = {}
         for level in {item.name.level for item in suspects}:
             for number in batches.get(level, ()):
-                layer = self._flip(runner, number)
+                state = self._state(experiment, number)
+                layer = self._flip(runner, number, state)
                 if layer:
                     flipped.setdefault(level, layer)
         return [
@@ -271,16 +275,24 @@ class Session:
         """Tell whether a part of a backend fails by itself: then its flips need not be rounding's."""
         return any(item.failed and item.name.isolated and item.backend == runner.label for item in self.report.findings)
 
-    def _flip(self, runner: Runner, number: int) -> str:
+    def _state(self, experiment: Experiment, number: int) -> Arrays:
+        """Return the weights with which an experiment passes through a batch."""
+        states = experiment.states if isinstance(experiment, Steps) else []
+        if not states:
+            return self.subject.weights
+        return states[min(number // self.subject.accumulate, len(states) - 1)].weights
+
+    def _flip(self, runner: Runner, number: int, weights: Arrays) -> str:
         """Name the first layer of which a backend sees a kink on another side than the reference; or nothing."""
         subject = self.subject
         inputs = subject.batch(number).inputs
-        values = []
+        values, held = [], []
         for one in (self.cast.reference, runner):
             program = one.program("model", subject.graph, subject.weights)
-            program.load_weights(one.given(subject.weights, "model"))
+            held.append(one.given(weights, "model"))
+            program.load_weights(held[-1])
             values.append({**inputs, **program.activations(inputs, training=True, step=STEP)})
-        return next(iter(count_flips(subject.graph, values[0], values[1])), "")
+        return next(iter(count_flips(subject.graph, values[0], values[1], (held[0], held[1]))), "")
 
     def _trajectory(self) -> None:
         findings, lines = Trajectories(self.subject, self.cast, self.steps, self._at_fault, self.tell).run()

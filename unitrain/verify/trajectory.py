@@ -216,7 +216,7 @@ class Trajectories:
             program.load_weights(weights)
             found = program.activations(inputs, training=True, step=step)
             values.append({**inputs, **found})
-        return count_flips(graph, values[0], values[1])
+        return count_flips(graph, values[0], values[1], (ours, theirs))
 
     def _first_flip(self, runner: Runner, last: int) -> tuple[int, str] | None:
         """Train again, update by update, up to step ``last``: the first step with a flip, and its layer."""
@@ -229,7 +229,7 @@ class Trajectories:
             values = [
                 {**inputs, **program.activations(inputs, training=True, step=first)} for program in (ours, theirs)
             ]
-            flips = count_flips(self.subject.graph, values[0], values[1])
+            flips = count_flips(self.subject.graph, values[0], values[1], (ours.weights(), theirs.weights()))
             if flips:
                 return first, next(iter(flips))
             plan = self._plan(first, first + group)

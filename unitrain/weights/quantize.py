@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from unitrain.spec.layers.base import Parameter
 from unitrain.spec.layers.quantize import FakeQuantize
-from unitrain.spec.quantizers import kernel_levels
+from unitrain.spec.quantizers import KernelQuantizer, kernel_levels
 
 Array = npt.NDArray[Any]
 
@@ -19,11 +19,23 @@ def quantized_kernel(kernel: Array, parameter: Parameter) -> Array:
     """Return a kernel as it is computed with: rounded, if its parameter has a quantizer."""
     if parameter.quantizer is None:
         return kernel
-    axes = tuple(range(kernel.ndim - parameter.channel_axes)) if parameter.quantizer.per_channel else None
-    most = kernel_levels(parameter.quantizer.bits)[1]
-    scale = no_zeros(np.abs(kernel).max(axis=axes, keepdims=True) / kernel.dtype.type(most))
+    scale = _kernel_scale(kernel, parameter, parameter.quantizer)
     rounded: Array = np.rint(kernel / scale) * scale
     return rounded
+
+
+def kernel_levels_of(kernel: Array, parameter: Parameter) -> Array:
+    """Return the level that each weight of a kernel with a quantizer is rounded to; without one, nothing but zeros."""
+    if parameter.quantizer is None:
+        return np.zeros_like(kernel)
+    levels: Array = np.rint(kernel / _kernel_scale(kernel, parameter, parameter.quantizer))
+    return levels
+
+
+def _kernel_scale(kernel: Array, parameter: Parameter, quantizer: KernelQuantizer) -> Array:
+    axes = tuple(range(kernel.ndim - parameter.channel_axes)) if quantizer.per_channel else None
+    most = kernel_levels(quantizer.bits)[1]
+    return no_zeros(np.abs(kernel).max(axis=axes, keepdims=True) / kernel.dtype.type(most))
 
 
 def grid(layer: FakeQuantize, low: Array, high: Array) -> tuple[Array, Array]:

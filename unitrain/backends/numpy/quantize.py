@@ -17,7 +17,10 @@ def fake_quantize(layer: FakeQuantize, context: Context, parameters: Parameters,
     """
     least, most = layer.levels
     if context.training and layer.range == "moving_average":
-        scale, zero = grid(layer, *_moved(layer, context, parameters, x))
+        moved = moved_range(layer, parameters, x)
+        for name, value in moved.items():
+            context.update(name, value)
+        scale, zero = grid(layer, *moved.values())
     else:
         scale, zero = settled_grid(layer, parameters, x.dtype)
     level = np.rint(x / scale) + zero
@@ -35,14 +38,13 @@ def fake_quantize(layer: FakeQuantize, context: Context, parameters: Parameters,
     return levels * scale, backward
 
 
-def _moved(layer: FakeQuantize, context: Context, parameters: Parameters, x: Array) -> tuple[Array, Array]:
-    """Move the running range towards the batch's, and return it."""
+def moved_range(layer: FakeQuantize, parameters: Parameters, x: Array) -> dict[str, Array]:
+    """Return ``running_low`` and ``running_high``, moved towards the batch's."""
     rows = x.reshape(-1, x.shape[-1]) if layer.per_channel else x.reshape(-1, 1)
     batch = {"running_low": rows.min(axis=0), "running_high": rows.max(axis=0)}
     empty = (parameters["running_low"] == 0) & (parameters["running_high"] == 0)
-    moved = []
-    for name, value in batch.items():
-        running = layer.momentum * parameters[name] + (1 - layer.momentum) * value
-        moved.append(np.where(empty, value, running).astype(x.dtype))
-        context.update(name, moved[-1])
-    return moved[0], moved[1]
+    kept = layer.momentum
+    return {
+        name: np.where(empty, value, kept * parameters[name] + (1 - kept) * value).astype(x.dtype)
+        for name, value in batch.items()
+    }

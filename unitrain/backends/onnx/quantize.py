@@ -37,11 +37,12 @@ def fake_quantize(layer: FakeQuantize, b: LayerEmitter, x: Value) -> Value:
     if layer.symmetric or layer.bits < 8:
         for kind, bound in (("Max", least), ("Min", most)):
             tensor = b.op(kind, tensor, b.graph.constant(placed(bound.astype(np.float32))))
-    whole = np.int8 if layer.symmetric else np.uint8
+    # Unsigned always: onnxruntime's optimizer joins pairs one behind another, and breaks a model of both kinds.
+    middle = 128 if layer.symmetric else 0
     single = scale.size == 1
     pair = [
         b.graph.constant(array.reshape(()) if single else array)
-        for array in (scale.astype(np.float32), zero.astype(whole))
+        for array in (scale.astype(np.float32), (zero + middle).astype(np.uint8))
     ]
     attributes = {} if single else {"axis": 1 if layout == "channels_first" else x.rank - 1}
     y = b.op("DequantizeLinear", b.op("QuantizeLinear", tensor, *pair, **attributes), *pair, **attributes)

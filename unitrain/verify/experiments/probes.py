@@ -118,7 +118,7 @@ def block_probe(probe: Steps) -> Steps:
         np.concatenate([plan.apply for plan in plans]),
         0,
     )
-    return replace(probe, key=f"{probe.key} block", plans=[block], measures=False, _states=[])
+    return replace(probe, key=f"{probe.key} block", plans=[block], measures=False, states=[])
 
 
 def mask_probe(subject: Subject) -> Steps | None:

@@ -49,6 +49,8 @@ class Steps:
         ``optimizer`` or ``loss of <output>`` to whom all tensors belong; nothing for a whole model.
     measures
         Whether loss and metrics are compared.
+    states
+        From which each update starts, once `begin` has found them.
     """
 
     key: str
@@ -60,7 +62,7 @@ class Steps:
     isolated: bool = False
     part: str = ""
     measures: bool = True
-    _states: list[State] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
 
     @property
     def by_layer(self) -> bool:
@@ -81,7 +83,7 @@ class Steps:
         }
         state = State(state.weights, initial)
         for plan in self.plans:
-            self._states.append(state)
+            self.states.append(state)
             program.load_weights(state.weights)
             program.load_slots(state.slots)
             program.run_steps(placed, plan)
@@ -98,7 +100,7 @@ class Steps:
         for slot, arrays in runner.initial_slots[self.key].items():
             for name, array in arrays.items():
                 found[self._name(f"{slot} of {name}{AT_START}", owners[name].owner)] = array
-        for number, (plan, state) in enumerate(zip(self.plans, self._states, strict=True), start=1):
+        for number, (plan, state) in enumerate(zip(self.plans, self.states, strict=True), start=1):
             start = runner.given(state.weights, f"{self.key} {number}")
             program.load_weights(start)
             program.load_slots({slot: runner.given(arrays, f"{slot} {number}") for slot, arrays in state.slots.items()})
