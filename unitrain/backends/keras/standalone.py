@@ -35,14 +35,16 @@ from unitrain.backends.keras.embedding import TableStarts
 from unitrain.backends.keras.norm import UnscaledRMSNormalization
 from unitrain.backends.keras.pool import WindowPooling
 from unitrain.backends.keras.position import FixedPosition
+from unitrain.backends.keras.quantize import Rounding
 from unitrain.backends.keras.recurrent import GRUOfVectors
-from unitrain.backends.keras.registry import KerasLayer, KerasTensor
+from unitrain.backends.keras.registry import KerasLayer, KerasTensor, QuantizedKernel
 from unitrain.backends.keras.resize import Resizing2D
 from unitrain.backends.keras.shape import BilinearUpSampling2D, Pad, Subsample
 from unitrain.backends.keras.tabular import NumberTokens
 from unitrain.backends.keras.vision import ChannelScale
 from unitrain.backends.tables import sinusoidal_waves
 from unitrain.spec.layers.resize import linear_sources, nearest_sources
+from unitrain.weights.quantize import settled_grid
 
 
 def standalone(model: Any, replaced: Callable[[KerasLayer], KerasLayer] | None = None) -> Any:
@@ -63,6 +65,8 @@ def standalone(model: Any, replaced: Callable[[KerasLayer], KerasLayer] | None =
 
 def own_layer(layer: KerasLayer) -> KerasLayer:
     """Return the layer itself, or Keras' own of the same meaning in inference, with its weights."""
+    if isinstance(layer, QuantizedKernel):
+        return own_layer(_rounded(layer))
     if type(layer) not in LAYERS:
         return layer
     own = LAYERS[type(layer)](layer)
@@ -71,6 +75,17 @@ def own_layer(layer: KerasLayer) -> KerasLayer:
     own.build(layer.get_build_config()["input_shape"])
     if own.weights:
         own.set_weights(layer.get_weights())
+    return own
+
+
+def _rounded(layer: Any) -> KerasLayer:
+    """Return the layer that computes with a plain kernel, whose kernel is rounded already."""
+    kind: Any = type(layer).__bases__[1]
+    config = layer.get_config()
+    config.pop("quantizer")
+    own = kind.from_config(config)
+    own.build(layer.get_build_config()["input_shape"])
+    own.set_weights([layer.kernel if weight is layer.held_kernel else weight for weight in layer.weights])
     return own
 
 
@@ -133,6 +148,13 @@ def _gelu_tanh(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
 
 def _leaky_relu(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
     return keras.ops.where(x > 0.0, x, float(layer.negative_slope) * x)
+
+
+def _rounding(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
+    held = {name: np.asarray(getattr(layer, name)) for name in layer.spec.parameters(x.shape[1:])}
+    scale, zero = settled_grid(layer.spec, held, layer.compute_dtype)
+    least, most = layer.spec.levels
+    return (keras.ops.clip(keras.ops.round(x / scale) + zero, least, most) - zero) * scale
 
 
 def _unscaled_rms_norm(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
@@ -239,6 +261,7 @@ OPERATIONS: dict[Any, Callable[..., KerasTensor]] = {
     WithoutGradient: lambda layer, x: x,
     FixedPosition: _fixed_position,
     Resizing2D: _resizing,
+    Rounding: _rounding,
     WindowPooling: _window_pooling,
 }
 """Layers without weights, and functions of ``Activation`` layers, to the operations that say the same."""

@@ -9,12 +9,16 @@ from unitrain.backends.onnx.registry import implements
 from unitrain.spec.layers.quantize import FakeQuantize
 from unitrain.weights.quantize import settled_grid
 
+# onnxruntime 1.32 has no QuantizeLinear of opset 28.
+_LAST_OPSET = 27
+
 
 @implements(FakeQuantize)
 def fake_quantize(layer: FakeQuantize, b: LayerEmitter, x: Value) -> Value:
-    """The pair of operators, which have 8 bits; other levels are clipped to before. In float64, by the formula.
+    """The pair of operators, which have 8 bits; other levels are clipped to before.
 
-    onnxruntime has the operators in float32 alone: in 16 bits numbers are widened before and rounded behind.
+    onnxruntime has the operators in float32 alone: in 16 bits numbers are widened before and rounded behind. In
+    float64, and in opsets for which it lacks them, by the formula.
     """
     parameters = {name: b.weight(name) for name in b.node.parameters}
     scale, zero = settled_grid(layer, parameters, np.float64 if b.double else np.float32)
@@ -26,14 +30,16 @@ def fake_quantize(layer: FakeQuantize, b: LayerEmitter, x: Value) -> Value:
         channels_first = layout == "channels_first" and array.size > 1
         return array.reshape(-1, *(1,) * (x.rank - 2)) if channels_first else array
 
-    if b.double:
-        level = b.op("Round", b.op("Div", tensor, b.floats(placed(scale))))
-        bounds = [b.floats(placed(bound - zero)) for bound in layer.levels]
-        held = b.op("Min", b.op("Max", level, bounds[0]), bounds[1])
-        return Value(x.shape, {layout: b.op("Mul", held, b.floats(placed(scale)))})
     half = b.dtype == np.float16
     if half:
         tensor = b.op("Cast", tensor, to=1)
+    if b.double or b.opset > _LAST_OPSET:
+        wide = np.float64 if b.double else np.float32
+        size = b.graph.constant(placed(scale).astype(wide))
+        bounds = [b.graph.constant(placed(bound - zero).astype(wide)) for bound in layer.levels]
+        held = b.op("Min", b.op("Max", b.op("Round", b.op("Div", tensor, size)), bounds[0]), bounds[1])
+        y = b.op("Mul", held, size)
+        return Value(x.shape, {layout: b.op("Cast", y, to=10) if half else y})
     if layer.symmetric or layer.bits < 8:
         for kind, bound in (("Max", least), ("Min", most)):
             tensor = b.op(kind, tensor, b.graph.constant(placed(bound.astype(np.float32))))
