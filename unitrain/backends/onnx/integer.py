@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import ModelProto
-from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from unitrain.backends.contract import Arrays
 from unitrain.backends.onnx.model import DEFAULT_OPSET, emit_with_places
+from unitrain.backends.onnx.qdq import write_qdq
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.fold import fold_batch_norm
 from unitrain.graph.passes.quantize import without_fake_quantize
@@ -76,33 +74,15 @@ def quantised(model: ModelProto, grids: Mapping[str, Grid], *, per_channel: bool
     # The quantiser works out scales from ranges; those given stand in their place, exactly.
     exact = {name: [{"scale": np.array(s), "zero_point": np.array(z)}] for name, (s, z) in grids.items()}
     ranges = {name: _range(grid) for name, grid in grids.items()}
-    with _quiet():
-        quantizer = _GivenRanges(
-            model,
-            per_channel,
-            False,
-            QuantType.QInt8,
-            QuantType.QUInt8,
-            TensorsData(CalibrationMethod.MinMax, ranges),
-            _computed_in_integers(model, grids),
-            [],
-            [*_COMPUTING, *_MOVING],
-            {"TensorQuantOverrides": exact},
-        )
-        for name in grids:
-            quantizer.quantize_activation_tensor(name)
-        quantizer.quantize_model()
-    result: ModelProto = quantizer.model.model
-    return result
-
-
-class _GivenRanges(QDQQuantizer):  # type: ignore[misc]  # onnxruntime has no types
-    """Leaves tensors without a range in floats, which onnxruntime's refuses."""
-
-    def quantize_activation_tensor(self, tensor_name: str) -> None:
-        """Mark a tensor that has a range or is a weight."""
-        if tensor_name in self.quantization_params or tensor_name in self.initializers:
-            super().quantize_activation_tensor(tensor_name)
+    return write_qdq(
+        model,
+        TensorsData(CalibrationMethod.MinMax, ranges),
+        per_channel=per_channel,
+        operator_types=[*_COMPUTING, *_MOVING],
+        only=_computed_in_integers(model, grids),
+        tensors=list(grids),
+        extra={"TensorQuantOverrides": exact},
+    )
 
 
 def _check(graph: Graph) -> bool:
@@ -152,15 +132,3 @@ def _computed_in_integers(model: ModelProto, grids: Mapping[str, Grid]) -> list[
             continue
         chosen.append(operator.name)
     return chosen
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice, which is for its own users, from ours."""
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

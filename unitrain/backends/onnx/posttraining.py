@@ -64,40 +64,71 @@ def static_int8(
     InputError
         The model is quantised already, its opset knows no channels, or onnxruntime's quantiser fails on it.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    from unitrain.backends.onnx.qdq import write_qdq
 
     refuse_quantised(model)
     if options.per_channel:
         refuse_per_channel(model)
-    given: dict[str, Any] = {
-        "quant_format": QuantFormat.QDQ,
-        "per_channel": options.per_channel,
-        "reduce_range": options.reduce_range,
-        "activation_type": QuantType.QUInt8,
-        "weight_type": QuantType.QInt8 if options.signed_weights else QuantType.QUInt8,
-        "nodes_to_quantize": None if options.only is None else list(options.only),
-        "nodes_to_exclude": list(options.exclude),
-        "calibrate_method": getattr(CalibrationMethod, _METHODS[options.calibration]),
-        "calibration_cache_path": ranges,
-    }
-    # Histograms are made of whole activations, of so many batches at a time; for ranges the extremes are enough.
-    piece = max(count for count in (1, 2, 3, 4) if len(batches) % count == 0)
-    extra: dict[str, Any] = {} if options.calibration == "minmax" else {"CalibStridedMinMax": piece}
+    types = sorted({*QLinearOpsRegistry, *QDQRegistry})
     with tempfile.TemporaryDirectory() as folder, quiet():
         # From a file: a model in memory would lose its weights to a file that is gone afterwards.
-        source, target = str(Path(folder) / "float.onnx"), str(Path(folder) / "static.onnx")
-        onnx.save_model(model, source)
+        source = Path(folder) / "float.onnx"
+        onnx.save_model(model, str(source))
+
+        def written(extra: Mapping[str, Any]) -> ModelProto:
+            return write_qdq(
+                load_model_with_shape_infer(source),
+                found,
+                per_channel=options.per_channel,
+                operator_types=types,
+                only=options.only or (),
+                exclude=options.exclude,
+                signed_weights=options.signed_weights,
+                reduce_range=options.reduce_range,
+                extra=extra,
+            )
+
         try:
+            found = _calibrated(source, batches, options.calibration, types, ranges)
             try:
-                quantize_static(source, target, _Reader(batches), extra_options=extra, **given)
+                return written({})
             except ValueError:
                 # Widening the scales of channels that are nearly 0 fails on products whose bias has several axes.
-                extra["QDQDisableWeightAdjustForInt32Bias"] = True
-                quantize_static(source, target, _Reader(batches), extra_options=extra, **given)
+                return written({"QDQDisableWeightAdjustForInt32Bias": True})
         except Exception as error:  # its own kinds of error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"onnxruntime's quantiser fails on it: {reason}") from None
-        return onnx.load(target)
+
+
+def _calibrated(
+    source: Path, batches: Sequence[Mapping[str, Array]], method: Calibration, types: list[str], kept: Path | None
+) -> Any:
+    """Return the ranges of all activations over the batches, from the file ``kept`` if they were found before."""
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+    from onnxruntime.quantization.quantize import load_tensors_data, save_tensors_data
+
+    if kept is not None and kept.is_file():
+        return load_tensors_data(kept)
+    calibrator = create_calibrator(
+        source,
+        types,
+        augmented_model_path=str(source.with_name("augmented.onnx")),
+        calibrate_method=getattr(CalibrationMethod, _METHODS[method]),
+    )
+    reader = _Reader(batches)
+    # Histograms are made of whole activations, of so many batches at a time; for ranges the extremes are enough.
+    piece = max(len(batches), 1) if method == "minmax" else max(n for n in (1, 2, 3, 4) if len(batches) % n == 0)
+    for start in range(0, len(batches), piece):
+        reader.set_range(start, start + piece)
+        calibrator.collect_data(reader)
+    found = calibrator.compute_data()
+    if kept is not None:
+        save_tensors_data(found, kept)
+    return found
 
 
 class _Reader:
