@@ -156,7 +156,11 @@ class WindowMean(torch.nn.Module):
 def average_pool(layer: AveragePool1d | AveragePool2d | AveragePool3d, node: Node, settings: Settings) -> Made:
     """torch's own pooling where it has the padding; dilation it never has."""
     inside = _inside(layer, layer.pads(node.input_shapes[0]))
-    if inside is None or set(layer.dilation) != {1}:
+    # torch refuses windows larger than a volume, whatever its padding.
+    small = isinstance(layer, AveragePool3d) and any(
+        extent < window for extent, window in zip(node.input_shapes[0], layer.kernel_size, strict=False)
+    )
+    if inside is None or small or set(layer.dilation) != {1}:
         return Made(WindowMean(layer, node, settings), {})
     if isinstance(layer, AveragePool1d):
         one = ChannelsLastAveragePool1d(layer.kernel_size, layer.strides, (inside[0],), count_include_pad=False)
