@@ -36,6 +36,38 @@ def front(points: Sequence[Point], *, less_is_better: bool) -> list[Point]:
     return found
 
 
+def near_baseline(points: Sequence[Point], *, less_is_better: bool) -> tuple[list[Point], list[Point]]:
+    """Part points from those so much worse than the float model that beside them all others would look alike."""
+    base = next((point.quality[0] for point in points if point.name == "fp32"), None)
+    if base is None:
+        return list(points), []
+
+    def far(point: Point) -> bool:
+        return point.quality[0] > 2.0 * base if less_is_better else point.quality[0] < 0.8 * base
+
+    return [point for point in points if not far(point)], [point for point in points if far(point)]
+
+
+def labels(points: Sequence[Point]) -> list[tuple[str, tuple[float, float]]]:
+    """Return names with their places; points that lie on one another share a label."""
+    width, height = (_extent([getattr(point, axis)[0] for point in points]) for axis in ("cost", "quality"))
+    groups: list[list[Point]] = []
+    for point in sorted(points, key=lambda item: item.cost[0]):
+        for group in groups:
+            first = group[0]
+            close = abs(point.cost[0] - first.cost[0]) <= 0.03 * width
+            if close and abs(point.quality[0] - first.quality[0]) <= 0.15 * height:
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return [(", ".join(item.name for item in group), (group[0].cost[0], group[0].quality[0])) for group in groups]
+
+
+def _extent(numbers: Sequence[float]) -> float:
+    return max(numbers) - min(numbers) if numbers else 0.0
+
+
 def latency_chart(study: Plain) -> str:
     """Draw quality over the time of a single stream; nothing without quality."""
     points = []
@@ -77,6 +109,7 @@ def _chart(points: Sequence[Point], measure: str, label: str) -> str:
         return ""
     figure, axes = new_figure(8.6, 4.4)
     less = measure not in SHARES
+    points, far = near_baseline(points, less_is_better=less)
     for point in points:
         cost, quality = point.cost, point.quality
         axes.errorbar(
@@ -90,7 +123,11 @@ def _chart(points: Sequence[Point], measure: str, label: str) -> str:
             elinewidth=0.8,
             alpha=0.85,
         )
-        axes.annotate(point.name, (cost[0], quality[0]), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    for names, place in labels(points):
+        axes.annotate(names, place, xytext=(5, 4), textcoords="offset points", fontsize=7)
+    if far:
+        left = "left out, far off: " + ", ".join(f"{point.name} ({point.quality[0]:.3g})" for point in far)
+        axes.annotate(left, (0.01, 0.02), xycoords="axes fraction", fontsize=7)
     best = front(points, less_is_better=less)
     axes.plot(
         [point.cost[0] for point in best],
