@@ -110,8 +110,8 @@ def limited(size: int) -> Callable[[], None]:
 
 
 def test_a_full_disk_ends_the_run_with_its_checkpoints_sound(folder):
-    """No file may grow beyond 40 kB: the checkpoint of 300 units does not fit, small files do."""
-    wide = ["--set", "model.layers.0.units=300"]
+    """No file may grow beyond 40 kB: the checkpoint of 2048 units does not fit, small files do."""
+    wide = ["--set", "model.layers.0.units=2048"]
     done = unitrain("fit", "iris.yaml", *wide, "--out", "run", preexec_fn=limited(40_000))
     said(done, 2, "step-00000004.safetensors: cannot be written")
     assert list(Path("run").rglob("*.tmp")) == []

@@ -244,7 +244,8 @@ class Statistics:
         Total loss of each step done, float64 ``[completed]``. When a step's loss is not finite it is the last
         entry, that step was not applied, and the block ended there.
     metric_terms
-        ``{label: (numerator, denominator)}``, summed over the steps done.
+        ``{label: terms}``: numerator and denominator of each step whose loss is finite, float64 ``[steps, 2]``. They
+        are not summed yet, so that a sum over an epoch does not depend on how its steps are cut into blocks.
     skipped
         Whether the block ended with its last step done because the update there was not applied: under
         `Plan.loss_scale` its gradient was not finite. Weights and slots have not moved, gradients accumulated for it
@@ -252,7 +253,7 @@ class Statistics:
     """
 
     losses: npt.NDArray[np.float64]
-    metric_terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    metric_terms: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     skipped: bool = False
 
 

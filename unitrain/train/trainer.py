@@ -253,10 +253,10 @@ class Trainer:
         if self._scale is not None:
             self._scale.observe(applied, statistics.skipped)
         state.samples += done * batch_size
-        state.loss_sum += float(statistics.losses[:done].sum()) * batch_size
-        for label, (numerator, denominator) in statistics.metric_terms.items():
-            before = state.metric_terms.get(label, (0.0, 0.0))
-            state.metric_terms[label] = (before[0] + numerator, before[1] + denominator)
+        state.loss_sum = float(_added(state.loss_sum, statistics.losses[:done] * batch_size))
+        for label, terms in statistics.metric_terms.items():
+            numerator, denominator = _added(state.metric_terms.get(label, (0.0, 0.0)), terms).tolist()
+            state.metric_terms[label] = (numerator, denominator)
         return finite
 
     def training_values(self) -> dict[str, float]:
@@ -414,3 +414,9 @@ class Trainer:
             skipped=0 if self._scale is None else self._scale.skipped,
             loss_scale=None if self._scale is None else self._scale.value,
         )
+
+
+def _added(before: npt.ArrayLike, terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Add to a sum what came after it, step by step: the last bit does not depend on how steps are cut into blocks."""
+    start = np.asarray(before, np.float64)[np.newaxis]
+    return np.asarray(np.add.accumulate(np.concatenate([start, terms]), axis=0)[-1])

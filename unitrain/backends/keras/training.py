@@ -89,7 +89,7 @@ class Training:
         loss_scale = np.asarray(plan.loss_scale or 1.0, dtype)
         planned = (plan.indices, plan.coefficients.astype(dtype), plan.scale.astype(dtype), plan.apply, loss_scale)
         block = self._block(placed.kinds(), plan.coefficients.shape[1], accumulate, scaled)
-        losses, sums, done, going = block(
+        losses, counted, done, going = block(
             placed.tensors(),
             tuple(map(tf.constant, planned)),
             tf.constant(plan.first_step, tf.int64),
@@ -98,9 +98,8 @@ class Training:
         finite = bool(np.isfinite(completed).all())
         if len(completed) and finite:
             self._unapplied = not plan.apply[len(completed) - 1]
-        numbers = [float(value) for value in sums]
-        labels = [label for label, _, _ in self.rule.metrics]
-        terms = dict(zip(labels, zip(numbers[::2], numbers[1::2], strict=True), strict=True))
+        pairs = counted.numpy()[: int(np.isfinite(completed).sum())].astype(np.float64)
+        terms = {label: pairs[:, number] for number, (label, _, _) in enumerate(self.rule.metrics)}
         return Statistics(completed, terms, skipped=finite and not bool(going))
 
     def _block(self, kinds: Any, coefficients: int, accumulate: bool, scaled: bool) -> Callable[..., Any]:
@@ -117,7 +116,7 @@ class Training:
                 tf.TensorSpec([], dtype),
             )
 
-            def block(data: Any, plan: Any, first_step: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+            def block(data: Any, plan: Any, first_step: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                 return self._trace(data, plan, first_step, accumulate, scaled)
 
             signature = [kinds, plan, tf.TensorSpec([], tf.int64)]
@@ -126,51 +125,54 @@ class Training:
 
     def _trace(
         self, data: Any, plan: Any, first_step: Tensor, accumulate: bool, scaled: bool
-    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """Write the block as a graph: losses ``[steps]``, sums of metric terms, steps done, whether all went well."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Write the block as a graph.
+
+        It returns losses ``[steps]``, metric terms ``[steps, metric, 2]``, steps done, whether all went well.
+        """
         indices, coefficients, scale, apply, loss_scale = plan
         steps = tf.shape(indices)[0]
 
         pending = self._pending if accumulate else {}
 
         def compute(
-            batch: Any, number: Tensor, factor: Tensor, row: Tensor, due: Tensor, sums: list[Tensor]
-        ) -> tuple[Tensor, Tensor, list[Tensor]]:
+            batch: Any, number: Tensor, factor: Tensor, row: Tensor, due: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
             inputs, targets, weights = batch
             weight = weights[0] if weights else None
             loss, gradients, moved, terms = self._differentiate(inputs, targets, weight, number, factor)
             gradients = unscaled(gradients, loss_scale) if scaled else gradients
 
-            def advance() -> tuple[Tensor, list[Tensor]]:
+            def advance() -> Tensor:
                 taken = all_finite(gradients) if scaled else None
                 for variable, value in zip(self.call.moving, moved, strict=True):
                     variable.assign(value if taken is None else tf.where(taken, value, variable))
-                going = self._advance(gradients, pending, row, due, scaled)
-                return going, [a + b for a, b in zip(sums, terms, strict=True)]
+                return self._advance(gradients, pending, row, due, scaled)
 
             finite = tf.math.is_finite(loss)
-            return loss, *tf.cond(finite, advance, lambda: (finite, sums))
+            return loss, tf.cond(finite, advance, lambda: finite), terms
 
         run = tf.function(compute, jit_compile=True, autograph=False) if self._xla else compute
 
-        def step(index: Tensor, _: Tensor, losses: Any, sums: list[Tensor]) -> tuple[Tensor, Tensor, Any, list[Tensor]]:
+        def step(index: Tensor, _: Tensor, losses: Any, counted: Any) -> tuple[Tensor, Tensor, Any, Any]:
             batch = tf.nest.map_structure(lambda x: tf.gather(x, indices[index]), data)
             number = first_step + tf.cast(index, tf.int64)
             factor = scale[index] * loss_scale if scaled else scale[index]
-            loss, going, sums = run(batch, number, factor, coefficients[index], apply[index], sums)
-            return index + 1, going, losses.write(index, loss), sums
+            loss, going, terms = run(batch, number, factor, coefficients[index], apply[index])
+            return index + 1, going, losses.write(index, loss), counted.write(index, terms)
 
-        done, going, losses, sums = tf.while_loop(
+        shape = (len(self.rule.metrics), 2)
+        done, going, losses, counted = tf.while_loop(
             lambda index, going, *_: tf.logical_and(going, index < steps),
             step,
             (
                 tf.constant(0),
                 tf.constant(True),
                 tf.TensorArray(self.call.dtype, steps, element_shape=()),
-                [tf.zeros([], self.call.dtype) for _ in range(2 * len(self.rule.metrics))],
+                tf.TensorArray(self.call.dtype, steps, element_shape=shape),
             ),
         )
-        return losses.stack(), sums, done, going
+        return losses.stack(), counted.stack(), done, going
 
     def _differentiate(
         self,
@@ -179,7 +181,7 @@ class Training:
         weight: Tensor | None,
         step: Tensor,
         scale: Tensor,
-    ) -> tuple[Tensor, Tensors, list[Tensor], list[Tensor]]:
+    ) -> tuple[Tensor, Tensors, list[Tensor], Tensor]:
         """Return a batch's total loss, the gradients of ``scale`` times it, moved variables, metric terms."""
         moving = [tf.convert_to_tensor(variable) for variable in self.call.moving]
         with tf.GradientTape(watch_accessed_variables=False) as tape, by_rows(self._by_rows):
@@ -209,7 +211,7 @@ class Training:
             name: tf.ensure_shape(tf.convert_to_tensor(gradient), self.parameters[name].shape)
             for name, gradient in gradients.items()
         }
-        return total, dense, moved, terms
+        return total, dense, moved, tf.reshape(tf.convert_to_tensor(terms, self.call.dtype), [-1, 2])
 
     def _advance(
         self, gradients: Tensors, pending: Resources, coefficients: Tensor, apply: Tensor, scaled: bool

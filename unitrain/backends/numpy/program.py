@@ -93,7 +93,7 @@ class NumpyProgram:
         threads = 1 if self._execution == ONE_THREAD else allowed_threads()
         parts = 1 if self._execution == WHOLE else self._shards.count(plan.indices.shape[1], threads)
         losses: list[float] = []
-        sums = {label: (0.0, 0.0) for label, _, _ in self.rule.metrics}
+        counted: dict[str, list[tuple[float, float]]] = {label: [] for label, _, _ in self.rule.metrics}
         with one_blas_thread() if parts > 1 or threads == 1 else nullcontext():
             for step, rows in enumerate(plan.indices):
                 batch = _gather(placed, rows)
@@ -104,15 +104,18 @@ class NumpyProgram:
                 if not np.isfinite(loss):
                     break
                 for label, output, metric in self.rule.metrics:
-                    terms = metric.terms(self._xp, outputs[output], batch.targets[output], batch.weight)
-                    sums[label] = (sums[label][0] + float(terms[0]), sums[label][1] + float(terms[1]))
+                    numerator, denominator = metric.terms(
+                        self._xp, outputs[output], batch.targets[output], batch.weight
+                    )
+                    counted[label].append((float(numerator), float(denominator)))
                 gradients, updates = self._shards.backward(seeds)
                 self._accumulate(self._flat.gradients, gradients)
                 self.model.weights.update(updates)
                 if plan.apply[step]:
                     self._flat.update(plan.coefficients[step], threads)
                     self._accumulated = False
-        return Statistics(np.array(losses, dtype=np.float64), sums)
+        terms = {label: np.array(pairs, np.float64).reshape(-1, 2) for label, pairs in counted.items()}
+        return Statistics(np.array(losses, dtype=np.float64), terms)
 
     def _loss(
         self, rule: TrainingRule, outputs: Mapping[str, Array], batch: Batchable, scale: float

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
@@ -58,7 +59,7 @@ class TorchProgram:
         self._dtype = dtype_of(settings)
         self._transfer = Transfer(graph, self._device, self._dtype)
         self._settings = settings
-        # What metrics are summed in: double, where the device has it.
+        # What metrics are read in: double, where the device has it.
         self._wide = torch.float32 if self._device.type == "mps" else torch.float64
         # On the CPU reading a number costs nothing; elsewhere a block of steps must not wait for one.
         self._reads = self._device.type == "cpu"
@@ -133,7 +134,7 @@ class TorchProgram:
         scaled = plan.loss_scale is not None
         losses: list[torch.Tensor] = []
         skips: list[torch.Tensor] = []
-        sums: list[torch.Tensor | float] = [0.0] * (2 * len(self.rule.metrics))
+        counted: list[list[torch.Tensor | float]] = []
         # Only the model's own pass is recorded.
         with limited_threads(self._threads), self._mode(training=True), torch.no_grad():
             for step in range(len(plan)):
@@ -144,7 +145,7 @@ class TorchProgram:
                 keep = finite = None if self._reads and not scaled else sound & torch.isfinite(total)
                 if keep is not None and scaled:
                     finite = keep & all_finite(gradients)
-                sums = [before + self._counted(term, keep) for before, term in zip(sums, terms, strict=True)]
+                counted.append(terms)
                 for norm, mean, variance in moved:
                     norm.take_over(mean, variance, finite)
                 going = self._advance(gradients, plan, step, keep, finite)
@@ -155,7 +156,7 @@ class TorchProgram:
                     skips.append(keep & ~going)
                     if self._reads and not going.item():
                         break
-        return self._statistics(losses, sums, skips)
+        return self._statistics(losses, counted, skips)
 
     def _step(
         self, placed: Placed, rows: torch.Tensor, plan: Plan, step: int
@@ -189,13 +190,6 @@ class TorchProgram:
             gradients = unscaled(gradients, scale)
         return sum(totals[1:], totals[0]), gradients, moved, terms
 
-    def _counted(self, term: torch.Tensor | float, keep: torch.Tensor | None) -> torch.Tensor | float:
-        """Return what a step adds to a metric's sum: nothing where ``keep`` is down."""
-        if keep is None:
-            return term
-        # A number is not brought to the device as a tensor: that would wait for it.
-        return torch.where(keep, term, 0.0) if isinstance(term, torch.Tensor) else keep.to(self._wide) * term
-
     def _advance(
         self,
         gradients: list[torch.Tensor],
@@ -225,7 +219,7 @@ class TorchProgram:
         return keep
 
     def _statistics(
-        self, losses: list[torch.Tensor], sums: list[torch.Tensor | float], skips: list[torch.Tensor]
+        self, losses: list[torch.Tensor], counted: list[list[torch.Tensor | float]], skips: list[torch.Tensor]
     ) -> Statistics:
         """Read the block's numbers from the device; ``skips`` are of all steps or of those before a bad loss."""
         assert self.rule is not None
@@ -235,11 +229,21 @@ class TorchProgram:
         ends = np.flatnonzero(skipped | ~np.isfinite(values))
         done = ends[0] + 1 if len(ends) else len(values)
         values = values[:done]
-        read = [torch.as_tensor(number, dtype=self._wide, device=self._device) for number in sums]
-        numbers = torch.stack(read).tolist() if read else []
-        pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        terms = {label: pair for (label, _, _), pair in zip(self.rule.metrics, pairs, strict=True)}
+        finite = int(np.isfinite(values).sum())
+        columns = [
+            self._column([terms[number] for terms in counted[:finite]]) for number in range(2 * len(self.rule.metrics))
+        ]
+        terms = {
+            label: np.stack(columns[2 * number : 2 * number + 2], axis=1)
+            for number, (label, _, _) in enumerate(self.rule.metrics)
+        }
         return Statistics(values, terms, bool(skipped[:done].any()))
+
+    @staticmethod
+    def _column(terms: Sequence[torch.Tensor | float]) -> npt.NDArray[np.float64]:
+        """Read one term of all steps at once: each a tensor, or each a number that the host knows already."""
+        tensors = [term for term in terms if isinstance(term, torch.Tensor)]
+        return torch.stack(tensors).cpu().to(torch.float64).numpy() if tensors else np.array(terms, np.float64)
 
     def _call(self, inputs: Tensors, step: int) -> tuple[Tensors, Moved]:
         """Run the module in its current mode; return outputs by name, and statistics not taken over yet."""

@@ -114,7 +114,7 @@ class Steps:
                 runner.precision
             )
             for label, terms in statistics.metric_terms.items():
-                found[self._name(f"sums of {label}, {when}", LOSS)] = np.array(terms, runner.precision)
+                found[self._name(f"sums of {label}, {when}", LOSS)] = terms.sum(axis=0).astype(runner.precision)
         return found
 
     def _changes(
