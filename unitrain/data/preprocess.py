@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from unitrain.data import windows
 from unitrain.data.dataset import Split
@@ -36,7 +36,7 @@ from unitrain.spec.base import Spec
 from unitrain.spec.data import DataSpec, Missing, Task, Window
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import MISSING_WORDS, Series, Table
-from unitrain.spec.text import Conll
+from unitrain.spec.text import Conll, TaggedTable
 
 
 class FeatureState(Spec):
@@ -118,7 +118,7 @@ class Preprocessing(Spec):
     time: str | None = None
     separator: str | None = None
     missing_values: tuple[str, ...] = MISSING_WORDS
-    tagged: Conll | None = None
+    tagged: Annotated[Conll | TaggedTable, Field(discriminator="type")] | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], file: str | None = None) -> Preprocessing:
@@ -252,7 +252,7 @@ def fit(
             inputs=states,
             targets=dict(targets),
             missing=spec.missing,
-            tagged=spec.source if isinstance(spec.source, Conll) else None,
+            tagged=spec.source if isinstance(spec.source, (Conll, TaggedTable)) else None,
             window=spec.window,
             time=spec.source.time if isinstance(spec.source, Series) else None,
             separator=None if text is None else text.separator,

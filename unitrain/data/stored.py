@@ -15,12 +15,12 @@ from unitrain.data.files import find_file, find_folder
 from unitrain.data.language import windows_of
 from unitrain.data.preprocess import Preprocessing
 from unitrain.data.raw import Array, Origin, Raw
-from unitrain.data.sources import arrays, idx, image_folder, read_source, series, table, tagged, text
+from unitrain.data.sources import arrays, idx, image_folder, read_source, series, table, tagged, tagged_table, text
 from unitrain.data.targets import NumberTarget
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError, did_you_mean
 from unitrain.spec.sources import Series, Source, Table
-from unitrain.spec.text import Conll
+from unitrain.spec.text import Conll, TaggedTable
 
 
 def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> tuple[Raw, list[str]]:
@@ -67,13 +67,20 @@ def _read_text(state: Preprocessing, path: Path, encoder: TextEncoder) -> Raw:
     if path.is_dir():
         raw = text.folder_raw(find_folder(str(path), Path()))
     elif encoder.unit == "words":
-        source = state.tagged or Conll(file=str(path))
-        raw = tagged.conll_raw(source, find_file(str(path), Path()), bare=True)
+        raw = _read_tagged(state, find_file(str(path), Path()))
     else:
         raw = text.texts_raw({str(path): text.read_text(find_file(str(path), Path()))})
     if encoder.unit == "window":
         raw = windows_of(raw, encoder.vocabulary, encoder.length, encoder.length)
     return _renamed(state, raw)
+
+
+def _read_tagged(state: Preprocessing, path: Path) -> Raw:
+    """Read tagged sentences, or tokens without tags, in the columns or fields of the run."""
+    if isinstance(state.tagged, TaggedTable) and path.suffix.lower() in table.TEXT + table.PARQUET:
+        return tagged_table.tagged_table_raw(state.tagged, path, state.tagged.group, bare=True)
+    source = state.tagged if isinstance(state.tagged, Conll) else Conll(file=str(path))
+    return tagged.conll_raw(source, path, bare=True)
 
 
 def _read_source(state: Preprocessing, source: Source, folder: Path) -> tuple[Raw, list[str]]:

@@ -17,7 +17,7 @@ from pydantic import (
 
 from unitrain.spec.base import Spec
 from unitrain.spec.sources import ImageSize, Npz, Series, Source, Sunspots, Table
-from unitrain.spec.text import NamedVocabulary, Names
+from unitrain.spec.text import NamedVocabulary, Names, TaggedTable
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -310,7 +310,7 @@ class DataSpec(Spec):
         here = self.split.group
         if here is None:
             return self
-        if not isinstance(self.source, (Table, Npz)):
+        if not isinstance(self.source, (Table, Npz, TaggedTable)):
             raise ValueError(f"split.group: a source of type {self.source.type} has no columns to group by")
         if isinstance(self.source, Table):
             there: tuple[str, ...] = self.source.with_role("group")
@@ -326,4 +326,4 @@ class DataSpec(Spec):
             return self.split.group
         if isinstance(self.source, Table):
             return next(iter(self.source.with_role("group")), None)
-        return self.source.group if isinstance(self.source, Npz) else None
+        return self.source.group if isinstance(self.source, (Npz, TaggedTable)) else None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from unitrain.spec.base import Spec
-from unitrain.spec.text import Austen, BrownPos, Conll, Names, Text, TextFolder
+from unitrain.spec.text import Austen, BrownPos, Conll, Names, TaggedTable, Text, TextFolder
 
 ColumnRole = Literal["numeric", "category", "text", "target", "weight", "group", "ignore"]
 
@@ -427,6 +427,7 @@ Source = Annotated[
     | TextFolder
     | Austen
     | Conll
+    | TaggedTable
     | BrownPos,
     Field(discriminator="type"),
 ]

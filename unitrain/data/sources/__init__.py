@@ -16,6 +16,7 @@ from unitrain.data.sources import (
     series,
     table,
     tagged,
+    tagged_table,
     text,
 )
 from unitrain.spec.data import DataSpec
@@ -34,7 +35,7 @@ from unitrain.spec.sources import (
     Sunspots,
     Table,
 )
-from unitrain.spec.text import Austen, BrownPos, Conll, Text, TextFolder
+from unitrain.spec.text import Austen, BrownPos, Conll, TaggedTable, Text, TextFolder
 
 
 def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
@@ -70,6 +71,8 @@ def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:
         return austen.read(source, folder), []
     if isinstance(source, Conll):
         return tagged.read(source, folder), []
+    if isinstance(source, TaggedTable):
+        return tagged_table.read(source, folder, spec.group()), []
     if isinstance(source, BrownPos):
         return tagged.read_brown(source, folder), []
     if isinstance(source, Series):

@@ -86,11 +86,14 @@ def conll_raw(source: Conll, path: Path, *, bare: bool = False) -> Raw:
     return replace(raw, targets={}) if width == 1 else raw
 
 
-def tagged_raw(sentences: Sequence[Sequence[tuple[str, str]]], origin: Origin) -> Raw:
-    """Return sentences of (token, tag) as feature ``tokens`` and target ``tags``."""
+def tagged_raw(
+    sentences: Sequence[Sequence[tuple[str, str]]], origin: Origin, rows: Sequence[int] | None = None
+) -> Raw:
+    """Return sentences of (token, tag) as feature ``tokens`` and target ``tags``; ``rows`` are theirs in the origin."""
     tokens = words(tuple(token for token, _ in sentence) for sentence in sentences)
     tags = words(tuple(tag for _, tag in sentence) for sentence in sentences)
-    return Raw({"tokens": tokens}, {"tags": tags}, origin, np.arange(len(sentences)), texts={"tokens": None})
+    places = np.arange(len(sentences)) if rows is None else np.asarray(rows, dtype=np.int64)
+    return Raw({"tokens": tokens}, {"tags": tags}, origin, places, texts={"tokens": None})
 
 
 def read_brown(source: BrownPos, folder: Path) -> Parts:
