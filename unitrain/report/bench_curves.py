@@ -71,7 +71,7 @@ def _draw(cases: Sequence[Plain], over: str, styles: Mapping[str, tuple[str, str
         axes.set_xlabel("batch size" if over == "batch" else over)
         axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)
 
 
 def _milliseconds(case: Plain, row: Plain) -> tuple[float, float, float] | None:

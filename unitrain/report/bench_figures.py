@@ -63,7 +63,7 @@ def roofline(cases: Sequence[Plain], ceiling: Plain, styles: Mapping[str, tuple[
     axes.set_xlabel("arithmetic intensity, FLOP a byte")
     axes.set_title("GFLOP/s")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)
 
 
 def _apart(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
@@ -102,7 +102,7 @@ def sweep(cases: Sequence[Plain], styles: Mapping[str, tuple[str, str]]) -> str:
     axes.set_xlabel("size of the matrices")
     axes.set_title("GFLOP/s of a matrix product")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)
 
 
 def _is_product(case: Plain) -> bool:
@@ -140,7 +140,7 @@ def times(cases: Sequence[Plain], styles: Mapping[str, tuple[str, str]]) -> str:
     axes.xaxis.set_major_formatter(_plain_number)
     axes.set_xlabel(f"time over that of {shown[0]['baseline']}: left is faster; grey: the A/A twin")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)
 
 
 def _plain_number(value: float, _: int) -> str:

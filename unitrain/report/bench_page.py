@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 from unitrain.report.bench_curves import curves
 from unitrain.report.bench_figures import looks, roofline, sweep, times
 from unitrain.report.bench_table import row_cells, threads_text
 from unitrain.report.figures import check_report_packages
+from unitrain.report.page import fill_page
 from unitrain.report.quantities import bytes_text
 
 Plain = Mapping[str, Any]
@@ -37,11 +37,8 @@ def render_bench_page(report: Plain) -> str:
         Matplotlib or Jinja2 is not installed.
     """
     check_report_packages()
-    import jinja2
-
-    template = files("unitrain.report").joinpath("templates/bench.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(
+    return fill_page(
+        "bench.html",
         sections=_sections(report),
         heads=list(HEADS),
         facts=_facts(report),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 
 from unitrain.report.figures import check_report_packages, new_figure, to_svg
+from unitrain.report.page import fill_page
 
 # Colours that stay apart for colour-blind readers (Okabe & Ito 2008).
 _COLOURS = ("#0072B2", "#D55E00")
@@ -33,12 +33,8 @@ def render_comparison_page(
         Matplotlib or Jinja2 is not installed.
     """
     check_report_packages()
-    import jinja2
-
-    template = files("unitrain.report").joinpath("templates/comparison.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     figures = [_figure(title, one) for title, one in curves.items()]
-    return environment.from_string(template).render(names=names, rows=rows, curves=figures)
+    return fill_page("comparison.html", names=names, rows=rows, curves=figures)
 
 
 def _figure(title: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:

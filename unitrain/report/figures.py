@@ -31,9 +31,9 @@ def new_figure(width: float = 4.6, height: float = 2.9) -> tuple[Any, Any]:
     return figure, axes
 
 
-def to_svg(figure: Any, *, transparent: bool = False) -> str:
-    """Write a figure as an ``<svg>`` element."""
+def to_svg(figure: Any) -> str:
+    """Write a figure as an ``<svg>`` element, through which the page is seen, light or dark."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=transparent)
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

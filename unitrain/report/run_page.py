@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from unitrain.report.figures import check_report_packages, new_figure, to_svg
+from unitrain.report.page import fill_page
 
 # Colours that stay apart for colour-blind readers (Okabe & Ito 2008).
 _TRAINING, _VALIDATION = "#0072B2", "#D55E00"
@@ -44,17 +44,14 @@ def render_run_page(
         Matplotlib or Jinja2 is not installed.
     """
     check_report_packages()
-    import jinja2
-
-    template = files("unitrain.report").joinpath("templates/run.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     matrices = [
         (f"{part}: {label}", value)
         for part, values in results
         for label, value in values.items()
         if isinstance(value, list) and isinstance(value[0], list)
     ]
-    return environment.from_string(template).render(
+    return fill_page(
+        "run.html",
         title=title,
         facts=facts,
         curves=[_curve(label, history) for label in _labels(history)],

@@ -141,7 +141,7 @@ def _chart(points: Sequence[Point], measure: str, label: str) -> str:
     axes.set_xlabel(label)
     axes.set_title(measure + (", %" if measure in SHARES else ", less is better"))
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)
 
 
 def sensitivity_chart(study: Plain) -> str:
@@ -154,4 +154,4 @@ def sensitivity_chart(study: Plain) -> str:
     axes.set_yticks(range(len(shown)), [f"{item['node']} ({item['kind']})"[-60:] for item in shown], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("signal to quantisation noise of the output, dB: less is worse")
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 from unitrain.report.figures import check_report_packages
+from unitrain.report.page import fill_page
 from unitrain.report.quantities import bytes_text, number, seconds_text
 from unitrain.report.study_figures import latency_chart, sensitivity_chart, size_chart
 from unitrain.report.study_table import SHARES, common_notes, end_lines
@@ -50,11 +50,8 @@ def render_study_page(study: Plain) -> str:
         Matplotlib or Jinja2 is not installed.
     """
     check_report_packages()
-    import jinja2
-
-    template = files("unitrain.report").joinpath("templates/study.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(
+    return fill_page(
+        "study.html",
         study=study,
         heads=HEADS,
         rows=[_row(row) for row in study["rows"]],
@@ -64,6 +61,7 @@ def render_study_page(study: Plain) -> str:
         explained=end_lines(study)[: -len([*study["notes"], *common_notes(study["rows"])]) or None],
         notes=[*study["notes"], *common_notes(study["rows"])],
         facts=_facts(study),
+        command=study["command"],
     )
 
 

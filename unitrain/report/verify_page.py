@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from unitrain.report.figures import check_report_packages, new_figure, to_svg
+from unitrain.report.page import fill_page
 from unitrain.report.verdicts import (
     Plain,
     by_backend,
@@ -67,11 +67,8 @@ def render_verify_page(reports: Sequence[Plain], command: str) -> str:
         Matplotlib or Jinja2 is not installed.
     """
     check_report_packages()
-    import jinja2
-
-    template = files("unitrain.report").joinpath("templates/verify.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(
+    return fill_page(
+        "verify.html",
         reports=[_section(number, report) for number, report in enumerate(reports)],
         command=command,
         below=BELOW,
@@ -251,7 +248,7 @@ def _distance_figure(trajectories: Sequence[Plain]) -> str:
     axes.set_title("distance from the float64 run, relative to its change")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)
 
 
 def _curve(trajectory: Plain) -> tuple[list[int], list[float]]:
@@ -281,4 +278,4 @@ def _loss_figure(trajectories: Sequence[Plain]) -> str:
     axes.set_title("training loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return to_svg(figure, transparent=True)
+    return to_svg(figure)
