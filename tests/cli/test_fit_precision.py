@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unitrain.cli.main import main
-from unitrain.cli.progress import show_end
+from unitrain.cli.run_lines import show_end
 from unitrain.train.events import RunEnd
 
 RECIPE = str(Path(__file__).parents[2] / "recipes" / "digits-cnn.yaml")

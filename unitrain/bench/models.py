@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Batchable, Settings, TrainingRule
 from unitrain.bench.results import Work
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.graph.resolve import resolve
 from unitrain.spec.base import validate
 from unitrain.spec.documents import is_recipe

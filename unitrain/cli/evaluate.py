@@ -29,7 +29,7 @@ def evaluate(
 
       unitrain evaluate runs/churn --data new-customers.csv --backend torch
     """
-    from unitrain.cli.progress import show_values
+    from unitrain.cli.run_lines import show_values
     from unitrain.train.inference import TrainedRun
 
     trained = TrainedRun.open(run, backend=backend, device=device)

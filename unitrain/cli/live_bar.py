@@ -7,7 +7,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from unitrain.cli.progress import show_end, show_epoch, show_rate, show_start, show_values
+from unitrain.cli.run_lines import show_end, show_epoch, show_rate, show_start, show_values
 from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd, RunStart
 
 

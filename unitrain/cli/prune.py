@@ -115,7 +115,7 @@ def _pattern(text: str | None) -> tuple[int, int] | None:
 
 
 def _print(result: PruneResult) -> None:
-    from unitrain.cli.progress import show_values
+    from unitrain.cli.run_lines import show_values
     from unitrain.report.table import print_table
 
     if result.groups:

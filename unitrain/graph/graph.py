@@ -11,50 +11,9 @@ from functools import cached_property
 from math import prod
 
 from unitrain.graph.lookups import Lookup, find_lookups
-from unitrain.spec.layers.base import LayerSpec, Parameter, Shape, ValueType
+from unitrain.graph.node import Node
+from unitrain.spec.layers.base import Parameter, Shape
 from unitrain.spec.model import InputSpec
-
-
-@dataclass(frozen=True)
-class Node:
-    """One application of one layer.
-
-    Parameters
-    ----------
-    name
-        Full name, blocks included: ``stage1.0.conv1``.
-    layer
-        The layer, all arguments worked out.
-    inputs
-        Names of the nodes or graph inputs it reads.
-    input_shapes, output_shape
-        Without the batch.
-    dtype
-        Kind of its output.
-    parameters
-        Local name to canonical name: ``{"kernel": "stage1.0.conv1.kernel"}``. A shared layer's nodes name the
-        same parameters.
-    """
-
-    name: str
-    layer: LayerSpec
-    inputs: tuple[str, ...]
-    input_shapes: tuple[Shape, ...]
-    output_shape: Shape
-    dtype: ValueType
-    parameters: Mapping[str, str]
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one sample."""
-        return self.layer.macs(*self.input_shapes)
-
-    @property
-    def owner(self) -> str:
-        """Name of the node that owns the weights: its own, unless the layer is shared; tied ones do not count."""
-        tied = {local for local, field in self.layer.ties.items() if getattr(self.layer, field) is not None}
-        first = next((name for local, name in self.parameters.items() if local not in tied), None)
-        return self.name if first is None else first.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -100,7 +59,7 @@ class Graph:
     @cached_property
     def lookups(self) -> tuple[Lookup, ...]:
         """The layers that look up by elements of an input, and by which."""
-        return find_lookups(self)
+        return find_lookups(self.inputs, self.nodes)
 
     @property
     def macs(self) -> int:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from unitrain.graph.node import Node
 from unitrain.spec.layers import Concatenate, Embedding, Flatten, Gather, Permute, Reshape, Select, Slice, Split, Stack
 from unitrain.spec.layers.base import LayerSpec
-
-if TYPE_CHECKING:
-    from unitrain.graph.graph import Graph, Node
+from unitrain.spec.model import InputSpec
 
 # For each element of a value the elements of inputs that it may be, by their numbers, on the last axis; -1 for none.
 Elements = npt.NDArray[np.int64]
@@ -41,22 +40,22 @@ class Lookup:
     places: npt.NDArray[np.int64]
 
 
-def find_lookups(graph: Graph) -> tuple[Lookup, ...]:
+def find_lookups(inputs: Mapping[str, InputSpec], nodes: Sequence[Node]) -> tuple[Lookup, ...]:
     """Return the embeddings and gathers whose indices are elements of inputs, as often as they read several inputs.
 
-    Only layers that move elements stand between an integer input and its lookups; what computes integers, such as a
-    mask, gives others than it reads.
+    ``inputs`` and ``nodes`` are a graph's, nodes in topological order. Only layers that move elements stand between
+    an integer input and its lookups; what computes integers, such as a mask, gives others than it reads.
     """
     numbers, sources = 0, []
     values: dict[str, Elements] = {}
-    for name, given in graph.inputs.items():
+    for name, given in inputs.items():
         if given.dtype == "integer":
             count = prod(given.shape)
             values[name] = (numbers + np.arange(count)).reshape(*given.shape, 1)
             sources.append((name, numbers, numbers + count))
             numbers += count
     found: list[Lookup] = []
-    for node in graph.nodes:
+    for node in nodes:
         layer = node.layer
         if isinstance(layer, Embedding):
             indices, rows = node.inputs[0], layer.vocabulary

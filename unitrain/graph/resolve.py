@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.base import at_document, problems_of
 from unitrain.spec.errors import FieldPath, InputError, Problem, unknown_name
 from unitrain.spec.expressions import substitute

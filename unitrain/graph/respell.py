@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.graph.resolve import resolve
 from unitrain.spec.layers import Reshape, Scale
 from unitrain.spec.layers.base import LayerSpec, Shape

@@ -7,7 +7,8 @@ from math import prod
 
 from unitrain.backends.contract import Precision
 from unitrain.backends.precision import HALF
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.layers import BatchNorm, GlobalAveragePool, GroupedNorm, LayerNorm, RmsNorm, Softmax, SqueezeExcite
 from unitrain.verify.verdict import sum_growth
 

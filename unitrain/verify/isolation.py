@@ -16,7 +16,8 @@ import numpy.typing as npt
 from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.numpy.execution import Mode, backward, forward
 from unitrain.backends.precision import HALF
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.model import InputSpec
 from unitrain.verify.kinks import with_extremes, with_kinks
 from unitrain.verify.rounding import rounded, scaled_gradients

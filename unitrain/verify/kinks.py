@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.numpy.execution import Mode, backward, forward
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.model import InputSpec
 from unitrain.verify.rounding_flips import activation_flips, kernel_flips
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.numpy.quantize import moved_range
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.layers import FakeQuantize
 from unitrain.verify.findings import Finding, TensorName
 from unitrain.verify.subject import Subject

@@ -10,7 +10,7 @@ import pytest
 from unitrain.backends.contract import Settings
 from unitrain.backends.numpy import BACKEND
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Context
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.graph.resolve import resolve
 from unitrain.spec.layers import LAYER_TYPES
 from unitrain.spec.model import ModelSpec

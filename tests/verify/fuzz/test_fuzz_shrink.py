@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.layers import Attention, AveragePool2d, Maximum, Mean
 from unitrain.spec.model import ModelSpec
 from unitrain.verify.fuzz.case import VerifyCase

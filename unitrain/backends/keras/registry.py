@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.precision import HALF
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.base import LayerSpec, Shape
 from unitrain.spec.quantizers import kernel_levels
 

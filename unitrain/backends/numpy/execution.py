@@ -11,7 +11,8 @@ import numpy as np
 from unitrain.backends.contract import Arrays
 from unitrain.backends.numpy.memory import Workspace
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Array, Backward, Context
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.weights.quantize import quantized_kernel
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.numpy.memory import Workspace
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.base import LayerSpec
 
 Array = npt.NDArray[Any]

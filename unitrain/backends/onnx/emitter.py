@@ -16,7 +16,7 @@ import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from unitrain.backends.contract import Arrays, Precision
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.base import Shape
 
 Array = npt.NDArray[Any]

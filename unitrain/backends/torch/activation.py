@@ -9,7 +9,7 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, Slot, implements
 from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.window import channels_first, channels_last
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers import LayerSpec
 from unitrain.spec.layers import activation as spec
 

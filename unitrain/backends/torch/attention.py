@@ -13,7 +13,7 @@ from unitrain.backends.tables import alibi_bias, causal_mask, rotary_angles
 from unitrain.backends.torch.dense import LINEAR
 from unitrain.backends.torch.dropout import make_dropout
 from unitrain.backends.torch.registry import Made, Slot, implements
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.attention import Attention
 from unitrain.spec.layers.base import Shape
 

@@ -11,7 +11,7 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.torch.dense import LINEAR
 from unitrain.backends.torch.registry import Layout, Made, Slot, implements, weight_and_bias
 from unitrain.backends.torch.window import channels_first, channels_last, padded, pads_of, symmetric
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.conv import (
     Conv1d,
     Conv2d,

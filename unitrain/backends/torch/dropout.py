@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.dropout import Dropout, StochasticDepth
 from unitrain.weights.random import keep_threshold, mask_key, threefry
 

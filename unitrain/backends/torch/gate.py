@@ -7,7 +7,7 @@ import torch
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
 from unitrain.backends.torch.runtime import widened
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.gate import Glu
 
 _GATES: dict[str, type[torch.nn.Module]] = {

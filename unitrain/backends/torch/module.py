@@ -41,7 +41,8 @@ from unitrain.backends.torch.quantize import with_quantized_kernels
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
 from unitrain.backends.torch.runtime import differentiable, dtype_of
 from unitrain.backends.torch.transfer import copied
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers import LAYER_TYPES
 

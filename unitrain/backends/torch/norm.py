@@ -12,7 +12,7 @@ from unitrain.backends.torch.registry import Made, Slot, implements
 from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.statistics import TracksStatistics
 from unitrain.backends.torch.window import channels_first, channels_last
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.norm import BatchNorm, GroupedNorm, GroupNorm, InstanceNorm, LayerNorm, RmsNorm
 
 

@@ -10,7 +10,7 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
 from unitrain.backends.torch.runtime import dtype_of, widened
 from unitrain.backends.torch.window import channels_first, channels_last, in_torch_order, padded, pads_of, symmetric
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.conv import WindowedLayer
 from unitrain.spec.layers.pool import (
     AveragePool1d,

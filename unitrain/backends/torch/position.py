@@ -8,7 +8,7 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.tables import sinusoidal_waves
 from unitrain.backends.torch.registry import Made, Slot, implements
 from unitrain.backends.torch.runtime import widened
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.position import PositionEmbedding, SinusoidalPosition
 
 

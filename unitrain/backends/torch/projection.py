@@ -6,7 +6,7 @@ import torch
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import SAME, Made, implements, weight_and_bias
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.projection import TiedProjection
 
 

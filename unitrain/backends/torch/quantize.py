@@ -9,7 +9,7 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, Slot, implements
 from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.statistics import TracksStatistics
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.base import Parameter
 from unitrain.spec.layers.quantize import FakeQuantize
 from unitrain.spec.quantizers import KernelQuantizer, kernel_levels

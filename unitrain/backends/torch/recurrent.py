@@ -9,7 +9,7 @@ import torch
 
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Layout, Made, Slot, implements
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
 
 _FUSED: dict[str, Callable[..., Any]] = {

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from unitrain.backends.contract import Settings
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.base import LayerSpec
 
 

@@ -8,7 +8,7 @@ from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
 from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.window import channels_first, channels_last
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.resize import PixelShuffle, PixelUnshuffle, Resize, linear_sources, nearest_sources
 
 

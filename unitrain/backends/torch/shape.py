@@ -9,7 +9,7 @@ from torch.nn import functional
 from unitrain.backends.contract import Settings
 from unitrain.backends.torch.registry import Made, implements
 from unitrain.backends.torch.window import channels_first, channels_last, in_torch_order
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.shape import Flatten, Padding, Permute, Reshape, Upsample1d, Upsample2d
 
 

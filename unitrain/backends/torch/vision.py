@@ -12,7 +12,7 @@ from unitrain.backends.torch.dense import LINEAR
 from unitrain.backends.torch.registry import Made, Slot, implements, weight_and_bias
 from unitrain.backends.torch.runtime import widened
 from unitrain.backends.torch.window import channels_first
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.vision import ClassToken, LayerScale, PatchEmbedding, SqueezeExcite
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.graph.passes.channels import Axes, Channels, Numbers, Rule, Traced, no_channels, reshaped
 from unitrain.spec import layers as spec
 from unitrain.spec.layers.axis import Reduction, counted

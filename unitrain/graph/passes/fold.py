@@ -8,7 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.graph.passes import Array, Rewritten, Weights, in_double, used_once
 from unitrain.graph.respell import rebuild
 from unitrain.spec.layers import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.layers.activation import Relu
 from unitrain.spec.layers.pool import MaxPool1d, MaxPool2d, MaxPool3d
 

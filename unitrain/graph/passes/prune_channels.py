@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.graph.passes import Array, Weights
 from unitrain.graph.passes.channel_rules import rule_of
 from unitrain.graph.passes.channels import NO_CHANNEL, Dependencies, Numbers, Traced, trace

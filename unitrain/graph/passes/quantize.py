@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.graph.respell import rebuild
 from unitrain.spec.errors import InputError, unknown_name
 from unitrain.spec.layers import (

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.foreign import Foreign, Operation, Trace
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.layers.recurrent import RecurrentLayer
 from unitrain.verify.against.layouts import Layout, layouts
 from unitrain.verify.against.sections import Expected

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays
 from unitrain.backends.foreign import Foreign, ForeignParameter, Ran
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.layers import Attention, BatchNorm
 from unitrain.verify.against.alignment import Aligned, Alignment, Place
 from unitrain.verify.against.layouts import Conversion, Layout, layouts

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.foreign import GATES, ForeignParameter
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.base import Shape
 
 Array = npt.NDArray[Any]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Arrays
 from unitrain.backends.numpy.execution import Mode, backward, forward, zeros_where_missing
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.model import InputSpec
 from unitrain.verify.experiments.layers import STEP
 from unitrain.verify.runner import Cast, Runner

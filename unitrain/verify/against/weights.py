@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.foreign import ForeignParameter
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.errors import InputError, Problem, did_you_mean
 from unitrain.spec.layers import BatchNorm
 from unitrain.spec.layers.recurrent import RecurrentLayer

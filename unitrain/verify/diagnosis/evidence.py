@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Precision
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Backward, Context, Forward, Gradients, Parameters, Result
-from unitrain.graph.graph import Node
+from unitrain.graph.node import Node
 from unitrain.spec.layers.base import LayerSpec, ShapeError
 from unitrain.verify.verdict import Verdict, judge
 

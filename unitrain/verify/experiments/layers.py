@@ -10,7 +10,8 @@ import numpy as np
 
 from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.numpy.execution import Mode
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.verify.findings import MODEL, Level, TensorName
 from unitrain.verify.growth import inherited_growth, layer_growth, parameter_growth
 from unitrain.verify.isolation import Given, branch_weights, branches, input_name, reference_given

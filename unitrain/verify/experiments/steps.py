@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitrain.backends.contract import ArrayNamespace, Batchable, Plan, Program, Tensor, TrainingRule
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.optimizers import Sgd
 from unitrain.train.update import AVERAGE, Update
 from unitrain.verify.experiments.layers import STEP, IsolatedLayers

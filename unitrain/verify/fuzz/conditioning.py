@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from math import prod
 
-from unitrain.graph.graph import Graph, Node
+from unitrain.graph.graph import Graph
+from unitrain.graph.node import Node
 from unitrain.spec.layers import (
     BatchNorm,
     Cosine,
