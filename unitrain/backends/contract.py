@@ -189,12 +189,14 @@ class Batchable:
 
     ``inputs`` and ``targets`` are keyed by the graph's input and output names; ``weight`` is one number a
     sample, or None. Integer arrays are int32 (or uint8 for raw images, cast to the working precision
-    by the program when it gathers a batch); others are float32 or float64.
+    by the program when it gathers a batch); others are float32 or float64. ``units`` are those of many series' targets,
+    for metrics: float64 ``[n, 3, column]`` by output, as `unitrain.data.dataset.Split` has them.
     """
 
     inputs: Arrays
     targets: Arrays
     weight: npt.NDArray[Any] | None = None
+    units: Arrays = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

@@ -29,6 +29,12 @@ class Split:
         last row it sees.
     naive
         Of a series: the seasonal naive forecast of each target that is a number, as ``targets``.
+    series
+        Of many series: the name of that which a sample is of, object ``[n]``.
+    units
+        Of many series: model output -> float64 ``[n, 3, column]``. The shift and scale that turn a target into the
+        units of the data, and what an error of 1 is worth in errors of the series' seasonal naive forecast: 0 of a
+        series that never changes, NaN of one that training did not have.
     """
 
     inputs: Mapping[str, Any]
@@ -36,6 +42,8 @@ class Split:
     weight: Array | None = None
     rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     naive: Mapping[str, Array] = field(default_factory=dict)
+    series: Array | None = None
+    units: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

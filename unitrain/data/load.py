@@ -15,13 +15,14 @@ from unitrain.data.augment import augmenter_for
 from unitrain.data.dataset import Split
 from unitrain.data.language import cut_parts, is_language
 from unitrain.data.leaks import find_leaks
+from unitrain.data.levels import Level, apply_levels, fit_levels, without_scaling
 from unitrain.data.mapping import map_features, map_targets
 from unitrain.data.prepared import Prepared, Report
 from unitrain.data.preprocess import Preprocessing, fit, fit_targets, without_missing
 from unitrain.data.raw import Array, Origin, Parts, Raw, missing_mask
 from unitrain.data.sources import read_source
 from unitrain.data.stored import read_file
-from unitrain.data.targets import ClassTarget, are_tags, infer_task, stacked
+from unitrain.data.targets import ClassTarget, TargetState, are_tags, infer_task, stacked
 from unitrain.spans import span
 from unitrain.spec.data import DataSpec, Task
 from unitrain.spec.errors import InputError
@@ -84,7 +85,13 @@ def prepare(
             parts = _divide(spec, parts, columns, tasks, generator("split"))
     notes += [*inferred, *_shared_groups(parts)]
     length = _text_length(parts["train"], features, inputs)
-    fitted = fit_targets(parts["train"], columns, tasks, spec, length) if stored is None else stored.targets
+    left = without_scaling(spec)
+    levels: Mapping[str, Level] = {}
+    fitted: Mapping[str, TargetState] = {}
+    if stored is None:
+        numbers = [name for output, names in columns.items() if tasks[output] == "regression" for name in names]
+        levels = fit_levels(parts["train"], spec, used, numbers)
+        fitted = fit_targets(apply_levels(parts["train"], levels), columns, tasks, left, length)
     if spec.limit is not None and spec.window is not None:
         parts["train"] = windows.latest(parts["train"], spec.window, spec.limit)
     elif spec.limit is not None and spec.limit < len(parts["train"]):
@@ -92,8 +99,12 @@ def prepare(
         classes = _classes(parts["train"], columns, tasks)
         parts["train"] = _limited(parts["train"], spec.limit, classes, generator("limit"))
     with span("preprocess data"):
-        preprocessing, said = (stored, []) if stored else fit(parts["train"], spec, inputs, features, fitted)
+        preprocessing, said = stored, []
+        if preprocessing is None:
+            train = apply_levels(parts["train"], levels)
+            preprocessing, said = fit(train, left, inputs, features, fitted, levels)
         splits = {part: preprocessing.apply(raw, part=part) for part, raw in parts.items()}
+    notes += _short_series(parts, splits)
     streams = any(raw.streams for raw in parts.values())
     if streams:
         notes.append(
@@ -211,6 +222,18 @@ def _shared_groups(parts: Parts) -> list[str]:
     return notes
 
 
+def _short_series(parts: Parts, splits: Mapping[str, Split]) -> list[str]:
+    """Report how many of many series give a part no sample, being too short."""
+    notes = []
+    for part, arrays in splits.items():
+        series = parts[part].series
+        if series is not None and arrays.series is not None:
+            there, used = len(set(series)), len(set(arrays.series))
+            if used < there:
+                notes.append(f"{there - used:,} of {there:,} series are too short for a sample of the {part} part")
+    return notes
+
+
 def _divide(
     spec: DataSpec,
     parts: Parts,
@@ -224,7 +247,7 @@ def _divide(
     if len(shares) > 1 and spec.ordered():
         if raw.group is not None:
             raise InputError("ordered parts are not drawn, so a group has no meaning", field=("split", "ordered"))
-        drawn = split.in_order(len(raw), shares, spec.split.gap)
+        drawn = split.in_order(len(raw), shares, spec.split.gap, windows.stretches(raw))
         parts = {**parts, **{part: raw.take(index) for part, index in drawn.items()}}
     elif len(shares) > 1:
         codes = _classes(raw, columns, tasks)

@@ -20,6 +20,7 @@ from unitrain.data.dataset import Split
 from unitrain.data.encoders import CategoryEncoder, Encoder, TextEncoder
 from unitrain.data.fitting import fit_encoder
 from unitrain.data.lazy import Index, Lazy
+from unitrain.data.levels import Level, apply_levels
 from unitrain.data.raw import Array, Raw, missing_mask
 from unitrain.data.targets import (
     ClassTarget,
@@ -27,6 +28,7 @@ from unitrain.data.targets import (
     TagTarget,
     TargetState,
     are_tags,
+    by_sample,
     fit_tags,
     fit_target,
     stacked,
@@ -105,6 +107,8 @@ class Preprocessing(Spec):
         The policies of the recipe; those that drop rows are applied to later files too.
     window, time
         How a series is cut into samples, and its column of times.
+    series, levels
+        The columns that tell many series apart, and the scaling of each where each has its own.
     separator, missing_values
         How text tables are read.
     tagged
@@ -116,6 +120,8 @@ class Preprocessing(Spec):
     missing: Missing = Missing()
     window: Window | None = None
     time: str | None = None
+    series: tuple[str, ...] = ()
+    levels: dict[str, Level] = {}
     separator: str | None = None
     missing_values: tuple[str, ...] = MISSING_WORDS
     tagged: Annotated[Conll | TaggedTable, Field(discriminator="type")] | None = None
@@ -185,6 +191,7 @@ class Preprocessing(Spec):
 
     def _apply_windows(self, raw: Raw, window: Window, ahead: bool, part: str) -> Split:
         """Encode each row once, and cut the rows into samples."""
+        raw = apply_levels(raw, self.levels)
         begin = windows.starts(raw, window, ahead=ahead, part=part)
         cut = partial(windows.seen, begin=begin, window=window)
         inputs = {name: state.apply(raw, name, cut) for name, state in self.inputs.items()}
@@ -195,15 +202,30 @@ class Preprocessing(Spec):
             {name: windows.forecast(values, begin, window) for name, values in rows.items()},
             rows=raw.rows[begin + window.length - 1],
             naive={name: windows.seasonal_naive(values, begin, window) for name, values in numbers.items()},
+            series=None if raw.series is None else raw.series[begin],
+            units={} if raw.series is None else self._units(raw.series[begin]),
         )
+
+    def _units(self, series: Array) -> dict[str, Array]:
+        """Return the units of the targets of samples of these series; see `Split`."""
+        found = {}
+        names, where = np.unique(series.astype(str), return_inverse=True)
+        for output, state in self.targets.items():
+            if isinstance(state, NumberTarget):
+                each = [state.units_of(str(name), self.levels.get(str(name), Level()).targets) for name in names]
+                found[output] = np.array(each)[where]
+        return found
 
     def without_missing(self, raw: Raw) -> tuple[Raw, list[str]]:
         """Drop the rows that the policies drop; see the function of this name."""
         return without_missing(raw, self.feature_encoders(), self.missing)
 
-    def invert(self, output: str, prediction: Array) -> Array:
-        """Scale predicted numbers back to the units of the data; others pass unchanged."""
+    def invert(self, output: str, prediction: Array, units: Array | None = None) -> Array:
+        """Scale predicted numbers back to the units of the data, those of each series; others pass unchanged."""
         state = self.targets.get(output)
+        if units is not None:
+            shift, scale = (by_sample(units[:, which], prediction) for which in (0, 1))
+            return np.asarray(prediction * scale + shift, dtype=np.float32)
         return state.invert(prediction) if isinstance(state, NumberTarget) else prediction
 
 
@@ -213,11 +235,14 @@ def fit(
     inputs: Mapping[str, Any],
     features: Mapping[str, Sequence[str]],
     targets: Mapping[str, TargetState],
+    levels: Mapping[str, Level] | None = None,
 ) -> tuple[Preprocessing, list[str]]:
     """Fit everything but the targets on the training part.
 
     Parameters
     ----------
+    raw
+        The training part, scaled by ``levels`` where each of many series has its own.
     inputs
         Model inputs with ``.shape`` and ``.dtype`` (``float`` or ``integer``).
     features
@@ -255,6 +280,8 @@ def fit(
             tagged=spec.source if isinstance(spec.source, (Conll, TaggedTable)) else None,
             window=spec.window,
             time=spec.source.time if isinstance(spec.source, Series) else None,
+            series=(spec.source.series or ()) if isinstance(spec.source, Series) else (),
+            levels=dict(levels or {}),
             separator=None if text is None else text.separator,
             missing_values=MISSING_WORDS if text is None else text.missing_values,
         ),
@@ -271,7 +298,7 @@ def fit_targets(
 ) -> dict[str, TargetState]:
     """Fit the targets on the training part, by model output; ``length`` is that of texts, for tags of their tokens."""
     standardise = spec.target_scaling == "standardise"
-    fitted = {
+    fitted: dict[str, TargetState] = {
         name: fit_tags(raw, names[0], length, spec.unseen_category)
         if are_tags(raw, names)
         else fit_target(raw, names, tasks[name], standardise)
@@ -279,12 +306,15 @@ def fit_targets(
     }
     if spec.window is None:
         return fitted
-    return {
-        name: state.model_copy(update={"naive": windows.naive_errors(raw, stacked(raw, state.columns), spec.window)})
-        if isinstance(state, NumberTarget)
-        else state
-        for name, state in fitted.items()
-    }
+    for name, state in fitted.items():
+        if isinstance(state, NumberTarget):
+            errors = windows.naive_errors(raw, stacked(raw, state.columns), spec.window)
+            update: dict[str, Any] = {"naive": errors[0]}
+            if raw.series is not None:
+                begins = [begin for begin, _ in windows.stretches(raw)]
+                update = {"naive_of": dict(zip(map(str, raw.series[begins]), errors, strict=True))}
+            fitted[name] = state.model_copy(update=update)
+    return fitted
 
 
 def without_missing(raw: Raw, features: Mapping[str, Any], missing: Missing) -> tuple[Raw, list[str]]:

@@ -89,6 +89,10 @@ class Raw:
     texts
         Features that are text, to become tokens, each with its vocabulary where that is learnt already: object ``[n]``
         of str or of tuples of words, or int32 ``[n, length]`` of tokens.
+    series
+        Which series each row is of, object ``[n]`` of str, the rows of one together and in time order; None of one.
+    steps
+        Position of each row in its series, int64 ``[n]``, where there are many.
     """
 
     features: Mapping[str, Array]
@@ -100,6 +104,8 @@ class Raw:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     white: float = 255.0
     texts: Mapping[str, Vocabulary | None] = field(default_factory=dict)
+    series: Array | None = None
+    steps: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -113,6 +119,8 @@ class Raw:
             rows=self.rows[index],
             weight=None if self.weight is None else self.weight[index],
             group=None if self.group is None else self.group[index],
+            series=None if self.series is None else self.series[index],
+            steps=None if self.steps is None else self.steps[index],
         )
 
     @property

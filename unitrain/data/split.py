@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,19 +100,23 @@ def divide(
     return {part: np.sort(index) for part, index in parts.items()}
 
 
-def in_order(count: int, shares: Mapping[str, float], gap: int) -> dict[str, Index]:
+def in_order(
+    count: int, shares: Mapping[str, float], gap: int, stretches: Sequence[tuple[int, int]] | None = None
+) -> dict[str, Index]:
     """Cut ``count`` samples into parts that follow one another, ``gap`` samples left out between two.
+
+    Parameters
+    ----------
+    stretches
+        Begin and end of each series, which are cut one by one; a part has nothing of a series that is too short.
 
     Raises
     ------
     InputError
         A part would be empty.
     """
-    cuts = [0, *np.round(np.cumsum(list(shares.values())) * count).astype(np.int64)]
-    parts = {
-        part: np.arange(start + (gap if number else 0), end)
-        for number, (part, start, end) in enumerate(zip(shares, cuts[:-1], cuts[1:], strict=True))
-    }
+    cut = [_cut_in_order(begin, end, shares, gap) for begin, end in stretches or [(0, count)]]
+    parts = {part: np.concatenate([each[part] for each in cut]) for part in shares}
     for part, index in parts.items():
         if not len(index):
             raise InputError(
@@ -121,6 +125,14 @@ def in_order(count: int, shares: Mapping[str, float], gap: int) -> dict[str, Ind
                 found=f"{count} samples, fraction {shares[part]:g}, gap {gap}",
             )
     return parts
+
+
+def _cut_in_order(begin: int, end: int, shares: Mapping[str, float], gap: int) -> dict[str, Index]:
+    cuts = begin + np.array([0, *np.round(np.cumsum(list(shares.values())) * (end - begin))], dtype=np.int64)
+    return {
+        part: np.arange(start + (gap if number else 0), stop)
+        for number, (part, start, stop) in enumerate(zip(shares, cuts[:-1], cuts[1:], strict=True))
+    }
 
 
 def stratified_order(classes: Array, generator: np.random.Generator) -> Index:

@@ -42,7 +42,7 @@ def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> 
         return _read_images(state, find_folder(str(data), folder))
     path = find_file(str(data), folder)
     if suffix in table.TEXT + table.PARQUET:
-        return _read_table(state, path), []
+        return _read_table(state, path)
     if suffix in (".npz", ".npy"):
         return _read_arrays(state, path), []
     if suffix in image_folder.SUFFIXES:
@@ -85,19 +85,17 @@ def _read_tagged(state: Preprocessing, path: Path) -> Raw:
 
 def _read_source(state: Preprocessing, source: Source, folder: Path) -> tuple[Raw, list[str]]:
     if isinstance(source, (Table, Series)):
-        return _read_table(state, find_file(source.file, folder), source), []
+        return _read_table(state, find_file(source.file, folder), source)
     parts, notes = read_source(DataSpec(source=source), folder)
     if len(parts) > 1:
         raise InputError("the source has several parts: name one file", found=", ".join(parts), field=("source",))
     return _renamed(state, parts["train"]), notes
 
 
-def _read_table(state: Preprocessing, path: Path, source: Table | Series | None = None) -> Raw:
+def _read_table(state: Preprocessing, path: Path, source: Table | Series | None = None) -> tuple[Raw, list[str]]:
     separator = state.separator if source is None else source.separator
     words = state.missing_values if source is None else source.missing_values
     columns = table.read_columns(path, separator, words)
-    if state.time is not None:
-        series.check_time(columns, state.time)
     features: dict[str, Any] = {}
     for name, encoder in state.feature_encoders().items():
         if isinstance(encoder, PixelEncoder):
@@ -110,7 +108,10 @@ def _read_table(state: Preprocessing, path: Path, source: Table | Series | None 
             if name in columns.values and columns.values[name].null_count < columns.count:
                 numbers = isinstance(target, NumberTarget)
                 targets[name] = "numeric" if numbers else table.target_kind(columns.values[name], name, str(path))
-    return table.table_raw(columns, table.Roles(features, targets))
+    roles = table.Roles(features, targets)
+    if state.window is not None:
+        return series.series_raw(columns, roles, state.time, state.series)
+    return table.table_raw(columns, roles), []
 
 
 def _read_arrays(state: Preprocessing, path: Path) -> Raw:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -65,6 +66,7 @@ class NumberTarget(Spec):
     """Numbers -> (y - shift) / scale.
 
     ``naive`` is for a series: what the seasonal naive forecast is wrong by in the training span, for each column.
+    ``naive_of`` is the same for each of many series, in the units of the target before it is scaled here.
     """
 
     type: Literal["numbers"] = "numbers"
@@ -72,6 +74,7 @@ class NumberTarget(Spec):
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
     naive: tuple[float, ...] = ()
+    naive_of: dict[str, tuple[float, ...]] = {}
 
     def apply(self, raw: Raw) -> Array:
         """Return float32 ``[n]`` or ``[n, ..., k]``."""
@@ -84,6 +87,17 @@ class NumberTarget(Spec):
         """Return predictions in the units of the data: float32, same shape."""
         scaled = prediction * self._for(prediction, self.scale) + self._for(prediction, self.shift)
         return np.asarray(scaled, dtype=np.float32)
+
+    def units_of(self, series: str, levels: Mapping[str, tuple[float, float]]) -> Array:
+        """Return the units of targets of a series, float64 ``[3, column]``: see `unitrain.data.dataset.Split`.
+
+        ``levels`` are shift and scale by which the series was scaled before, by column.
+        """
+        shift, scale = (np.broadcast_to(numbers, len(self.columns)) for numbers in (self.shift, self.scale))
+        before = np.array([levels.get(name, (0.0, 1.0)) for name in self.columns])
+        naive = np.array(self.naive_of.get(series, (math.nan,) * len(self.columns)))
+        worth = scale / np.where(naive == 0.0, math.inf, naive)
+        return np.stack([shift * before[:, 1] + before[:, 0], scale * before[:, 1], worth])
 
     @staticmethod
     def _for(values: Array, numbers: tuple[float, ...]) -> Array:
@@ -132,6 +146,12 @@ class TagTarget(Spec):
 
 
 TargetState = Annotated[ClassTarget | NumberTarget | TagTarget, Field(discriminator="type")]
+
+
+def by_sample(numbers: Array, like: Array) -> Array:
+    """Lay numbers ``[n, column]`` along the axes of ``[n, ...]`` or ``[n, ..., column]``."""
+    columns = numbers.shape[1]
+    return numbers.reshape(len(numbers), *(1,) * (like.ndim - 1 - (columns > 1)), *((columns,) if columns > 1 else ()))
 
 
 def are_tags(raw: Raw, columns: Sequence[str]) -> bool:

@@ -1,6 +1,8 @@
-"""Cutting the rows of a series into samples: what was seen, and what came after it."""
+"""Cutting the rows of series into samples: what was seen, and what came after it."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -10,11 +12,19 @@ from unitrain.spec.data import Window
 from unitrain.spec.errors import InputError
 
 
-def starts(raw: Raw, window: Window, *, ahead: bool = False, part: str = "") -> Rows:
-    """Return where samples start, int64 ``[sample]``: every ``stride`` rows, as far as whole samples fit.
+def stretches(raw: Raw) -> list[tuple[int, int]]:
+    """Return where the rows of each series begin and end: all rows, where there is one."""
+    if raw.series is None or not len(raw):
+        return [(0, len(raw))]
+    cuts = [0, *(np.flatnonzero(raw.series[1:] != raw.series[:-1]) + 1).tolist(), len(raw)]
+    return list(itertools.pairwise(cuts))
 
-    Rows that were dropped leave a hole, and no sample reaches over it. With ``ahead`` the rows to be forecast need
-    not be there; samples are then placed so that the last one sees the last row.
+
+def starts(raw: Raw, window: Window, *, ahead: bool = False, part: str = "") -> Rows:
+    """Return where samples start, int64 ``[sample]``: every ``stride`` rows of a series, as far as whole samples fit.
+
+    Rows that were dropped leave a hole, and no sample reaches over it, nor from one series into another. With ``ahead``
+    the rows to be forecast need not be there; samples are then placed so that the last one sees the last row.
 
     Raises
     ------
@@ -22,21 +32,34 @@ def starts(raw: Raw, window: Window, *, ahead: bool = False, part: str = "") -> 
         No sample fits; ``part`` is then named.
     """
     needed = window.length + (0 if ahead else window.horizon)
-    last = len(raw) - needed
-    first = last % window.stride if ahead and last >= 0 else 0
-    found = np.arange(first, last + 1, window.stride)
-    whole = raw.rows[found + needed - 1] - raw.rows[found] == needed - 1
+    pieces = stretches(raw)
+    found = np.concatenate([_starts(begin, end, needed, window, ahead) for begin, end in pieces])
+    steps = _steps(raw)
+    whole = steps[found + needed - 1] - steps[found] == needed - 1
     if not whole.any():
+        longest = max(end - begin for begin, end in pieces)
         raise InputError(
             f"{f'the {part} part' if part else 'the data'} has too few rows for a sample",
             file=raw.origin.file,
             field=("window",),
-            found=f"{len(raw):,} rows" + ("" if last < 0 else ", with rows dropped in every stretch of them"),
+            found=f"{longest:,} rows"
+            + (f" in the longest of {len(pieces):,} series" if raw.series is not None else "")
+            + ("" if longest < needed else ", with rows dropped in every stretch of them"),
             allowed=f"at least {needed:,} in a row: length {window.length}"
             + ("" if ahead else f" + horizon {window.horizon}"),
             hint="shorten length or horizon, or give the part a larger fraction" if part else None,
         )
     return np.asarray(found[whole])
+
+
+def _starts(begin: int, end: int, needed: int, window: Window, ahead: bool) -> Rows:
+    last = end - begin - needed
+    first = last % window.stride if ahead and last >= 0 else 0
+    return np.arange(begin + first, begin + last + 1, window.stride)
+
+
+def _steps(raw: Raw) -> Rows:
+    return raw.rows if raw.steps is None else raw.steps
 
 
 def seen(values: Array, begin: Rows, window: Window) -> Array:
@@ -57,25 +80,41 @@ def seasonal_naive(values: Array, begin: Rows, window: Window) -> Array:
     return np.asarray(values[begin[:, None] + window.length + steps])
 
 
-def naive_errors(raw: Raw, values: Array, window: Window) -> tuple[float, ...]:
-    """Return the mean absolute difference of rows a season apart, for each column of ``[row]`` or ``[row, column]``.
+def naive_errors(raw: Raw, values: Array, window: Window) -> list[tuple[float, ...]]:
+    """Return the mean absolute difference of rows a season apart: of each series, for each column of ``[row, ...]``.
 
     The scale of MASE (Hyndman & Koehler 2006), over the training span; pairs across dropped rows are left out, and a
     series that never changes has none (0).
     """
     columns = values.reshape(len(values), -1).astype(np.float64)
-    season = window.season
-    apart = raw.rows[season:] - raw.rows[:-season] == season
-    differences = np.abs(columns[season:] - columns[:-season])[apart]
-    if not len(differences):
-        return (0.0,) * columns.shape[1]
-    return tuple(float(mean) for mean in differences.mean(axis=0))
+    season, steps = window.season, _steps(raw)
+    found = []
+    for begin, end in stretches(raw):
+        earlier, later = slice(begin, max(begin, end - season)), slice(min(begin + season, end), end)
+        apart = steps[later] - steps[earlier] == season
+        differences = np.abs(columns[later] - columns[earlier])[apart]
+        means = differences.mean(axis=0) if len(differences) else np.zeros(columns.shape[1])
+        found.append(tuple(float(mean) for mean in means))
+    return found
 
 
 def latest(raw: Raw, window: Window, samples: int) -> Raw:
-    """Keep the last rows, enough for so many samples."""
-    rows = (samples - 1) * window.stride + window.length + window.horizon
-    return raw if rows >= len(raw) else raw.take(np.arange(len(raw) - rows, len(raw)))
+    """Keep the last rows, enough for so many samples; of many series those of each, in proportion to its length."""
+    needed = window.length + window.horizon
+    pieces = stretches(raw)
+    fitting = np.array([max(0, (end - begin - needed) // window.stride + 1) for begin, end in pieces])
+    if samples >= fitting.sum():
+        return raw
+    shares = samples * fitting / fitting.sum()
+    kept = np.floor(shares).astype(np.int64)
+    # What rounding down has left over goes where most was cut off.
+    kept[np.argsort(kept - shares, kind="stable")[: samples - int(kept.sum())]] += 1
+    rows = [
+        np.arange(end - min(end - begin, (count - 1) * window.stride + needed), end)
+        for (begin, end), count in zip(pieces, kept.tolist(), strict=True)
+        if count
+    ]
+    return raw.take(np.concatenate(rows))
 
 
 def _cut(values: Array, begin: Rows, length: int) -> Array:

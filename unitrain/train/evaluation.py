@@ -16,6 +16,7 @@ import numpy.typing as npt
 from unitrain.backends.contract import ArrayNamespace, Arrays, Batchable, LossFunction, Program
 from unitrain.data.lazy import take
 from unitrain.train.metrics import HostMetric
+from unitrain.train.series_metrics import OfSeries
 
 # Of inputs that are read from a file to be predicted; while they are scaled they take six times as much.
 _PIECE_BYTES = 8 * 2**20
@@ -68,7 +69,8 @@ class Evaluator:
         for rows, predictions in pieces:
             exact = {name: values.astype(np.float64) for name, values in predictions.items()}
             targets = {name: array[rows] for name, array in data.targets.items()}
-            for label, found in self._sums(exact, targets, None if weight is None else weight[rows]):
+            units = {name: array[rows] for name, array in data.units.items()}
+            for label, found in self._sums(exact, targets, None if weight is None else weight[rows], units):
                 sums[label] = found if label not in sums else sums[label] + found
             for output, kept in whole.items():
                 kept.append(exact[output])
@@ -87,14 +89,20 @@ class Evaluator:
         return values
 
     def _sums(
-        self, exact: Mapping[str, Floats], targets: Mapping[str, npt.NDArray[Any]], weight: Floats | None
+        self,
+        exact: Mapping[str, Floats],
+        targets: Mapping[str, npt.NDArray[Any]],
+        weight: Floats | None,
+        units: Mapping[str, Floats],
     ) -> Iterator[tuple[str, Sums]]:
         """Return what of a piece is added to that of others: numerator and denominator, or counts."""
         for output, (_, loss) in self.losses.items():
             numerator, denominator = loss.terms(self.namespace, exact[output], targets[output], weight)
             yield f"loss of {output}", np.array([float(numerator), float(denominator)])
         for label, output, metric in self.metrics:
-            if metric.additive:
+            if isinstance(metric, OfSeries):
+                yield label, metric.sums_of(exact[output], targets[output], weight, units[output])
+            elif metric.additive:
                 yield label, metric.sums(exact[output], targets[output], weight)
 
     def _predicted(self, program: Program, data: Batchable) -> Iterator[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends.contract import Program
+from unitrain.data.dataset import Split as DataSplit
 from unitrain.data.load import apply_stored
 from unitrain.data.preprocess import Preprocessing
 from unitrain.data.targets import TagTarget
 from unitrain.spec.errors import InputError, unknown_name
-from unitrain.train.evaluation import predict
+from unitrain.train.evaluation import Evaluator, predict
 from unitrain.train.measures import Measures
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.run_folder import RunFolder
@@ -54,15 +55,18 @@ class TrainedRun:
         preprocessing = Preprocessing.from_plain(folder.read_json(folder.preprocessing))
         return cls(folder, loaded, place, program, preprocessing)
 
-    def evaluate(self, part: str = "test", data: Path | None = None) -> tuple[int, dict[str, Any]]:
+    def evaluate(
+        self, part: str = "test", data: Path | None = None, *, each_series: bool = False
+    ) -> tuple[int, dict[str, Any]]:
         """Measure a part of the recipe's data, or a file; return the number of samples and the values.
 
-        Among the values of a series is ``seasonal_naive``: what that forecast is worth.
+        Among the values of a series is ``seasonal_naive``: what that forecast is worth. With ``each_series`` there is
+        ``series`` too: the same of each of many series by its name, and its number of ``samples``.
 
         Raises
         ------
         InputError
-            The part is empty, or the file does not fit or holds no targets.
+            The part is empty, or the file does not fit or holds no targets, or no series to be told apart.
         """
         if data is not None:
             split = apply_stored(self.preprocessing, data, need_targets=True).data
@@ -81,7 +85,29 @@ class TrainedRun:
         values = evaluator.evaluate(self.program, batch)
         if set(split.naive) == set(self.loaded.losses):
             values["seasonal_naive"] = evaluator.measure(split.naive, batch)
+        if each_series:
+            values["series"] = self._each_series(split, evaluator)
         return len(batch), values
+
+    def _each_series(self, split: DataSplit, evaluator: Evaluator) -> dict[str, dict[str, Any]]:
+        if split.series is None:
+            raise InputError("the data is not of many series", hint="`series: COLUMN` in a source of type series")
+        predictions = predict(self.program, split.inputs, evaluator.batch_size)
+        found = {}
+        for name in dict.fromkeys(split.series):
+            rows = np.flatnonzero(split.series == name)
+            one = replace(
+                batchable(split),
+                inputs={key: array[rows] for key, array in split.inputs.items()},
+                targets={key: array[rows] for key, array in split.targets.items()},
+                units={key: array[rows] for key, array in split.units.items()},
+            )
+            values = evaluator.measure({key: array[rows] for key, array in predictions.items()}, one)
+            if set(split.naive) == set(self.loaded.losses):
+                naive = {key: array[rows] for key, array in split.naive.items()}
+                values["seasonal_naive"] = evaluator.measure(naive, one)
+            found[str(name)] = {"samples": len(rows), **values}
+        return found
 
     def predict(self, data: Path) -> Predictions:
         """Predict a file: one value a sample in each column, classes by name.
@@ -89,13 +115,16 @@ class TrainedRun:
         For each output: ``prediction``, and for classes ``probability``, of the predicted and of each class.
         Several outputs have their names before the columns'. Where the preprocessing has dropped rows, the
         column ``row`` says which are left, counted from 0. Of a series, ``row`` is the last row that a forecast has
-        seen, and each row after it has a column: ``prediction.1``, ``prediction.2``. Tags of a text's tokens stand in
+        seen, and each row after it has a column: ``prediction.1``, ``prediction.2``; of many series ``series`` says
+        which. Tags of a text's tokens stand in
         one column, blanks between them.
         """
         applied = apply_stored(self.preprocessing, data)
         split = applied.data
         size = self.loaded.recipe.training.evaluation_batch_size
         columns: dict[str, npt.NDArray[Any]] = {}
+        if split.series is not None:
+            columns["series"] = split.series.astype(str)
         if not np.array_equal(split.rows, np.arange(len(split))):
             columns["row"] = split.rows
         outputs = predict(self.program, split.inputs, size)
@@ -105,12 +134,17 @@ class TrainedRun:
             if isinstance(tags, TagTarget):
                 columns[f"{prefix}prediction"] = _tag_names(tags, values, self.preprocessing.text_lengths(split))
                 continue
-            for label, column in self.readable(name, values.astype(np.float64)).items():
+            for label, column in self.readable(name, values.astype(np.float64), split.units.get(name)).items():
                 columns[prefix + label] = column
         return Predictions(columns, applied.notes)
 
-    def readable(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
-        """Turn an output's numbers into classes with probabilities, or numbers in the target's units."""
+    def readable(
+        self, name: str, values: npt.NDArray[np.float64], units: npt.NDArray[np.float64] | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Turn an output's numbers into classes with probabilities, or numbers in the target's units.
+
+        ``units`` are those of many series, as `unitrain.data.dataset.Split` has them.
+        """
         loss = self.loaded.losses[name].loss.type if name in self.loaded.losses else None
         classes = self.preprocessing.classes().get(name)
         if loss == "cross_entropy" and values.ndim == 2:
@@ -131,7 +165,7 @@ class TrainedRun:
             return {"prediction": np.array(names)[chosen], f"probability.{names[-1]}": probability}
         if loss == "cross_entropy" and values.ndim > 2:
             return {"prediction": values.argmax(axis=-1).astype(np.int32)}
-        values = self.preprocessing.invert(name, values)
+        values = self.preprocessing.invert(name, values, units)
         if self.preprocessing.window is not None:
             return self._forecast(name, values)
         if values.ndim == 1 or values.shape[1:] == (1,):

@@ -26,6 +26,14 @@ from unitrain.train.update import Update
 _TRIED = 4
 
 
+def _units(state: NumberTarget) -> Units:
+    if not state.naive_of:
+        return Units(state.shift, state.scale, state.naive)
+    # Of many series: MASE has a meaning if one of them changes.
+    naive = tuple(float(error) for error in np.max(list(state.naive_of.values()), axis=0))
+    return Units(state.shift, state.scale, naive, of_series=True)
+
+
 @dataclass(frozen=True)
 class Measures:
     """Losses and metrics of a recipe, bound to the outputs they measure."""
@@ -43,9 +51,7 @@ class Measures:
             A metric does not fit the data.
         """
         units = {
-            name: Units(state.shift, state.scale, state.naive)
-            for name, state in preprocessing.targets.items()
-            if isinstance(state, NumberTarget)
+            name: _units(state) for name, state in preprocessing.targets.items() if isinstance(state, NumberTarget)
         }
         text = preprocessing.text_encoder()
         if text is not None and text.unit == "window":

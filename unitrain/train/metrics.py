@@ -12,6 +12,7 @@ from unitrain.data.vocabulary import WordVocabulary
 from unitrain.spec import losses
 from unitrain.spec import metrics as specs
 from unitrain.spec.errors import InputError
+from unitrain.train.series_metrics import OfSeries
 from unitrain.train.streaming_metrics import (
     BitsPer,
     HitRate,
@@ -115,7 +116,13 @@ def make_metric(
         case specs.Mae():
             return MeanError(squared=False, root=False)
         case specs.Mape() | specs.Smape():
-            return RelativeError(isinstance(spec, specs.Smape), units or Units())
+            relative = RelativeError(
+                isinstance(spec, specs.Smape), Units() if units is None or units.of_series else units
+            )
+            return OfSeries(relative, naive=False) if units is not None and units.of_series else relative
+        case specs.Mase() if units is not None and units.of_series:
+            _naive_units(units)
+            return OfSeries(MeanError(squared=False, root=False), naive=True)
         case specs.Mase():
             return ScaledError(_naive_units(units or Units(naive=(1.0,))))
         case specs.R2():
@@ -167,7 +174,7 @@ class OfLikeliest:
 def _naive_units(units: Units) -> Units:
     if not units.naive:
         raise InputError("mase is of a series", hint="state `data.window`, or take mae")
-    if 0.0 in units.naive:
+    if 0.0 in units.naive:  # of many series, the largest of them
         raise InputError("the seasonal naive forecast is never wrong in the training span: nothing to scale by")
     return units
 

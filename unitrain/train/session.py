@@ -98,7 +98,7 @@ def prepare_data(loaded: LoadedRecipe, stored: Preprocessing | None = None) -> P
 
 def batchable(split: DataSplit) -> Batchable:
     """Hand a data set to a program."""
-    return Batchable(split.inputs, split.targets, split.weight)
+    return Batchable(split.inputs, split.targets, split.weight, split.units)
 
 
 def _check_targets(loaded: LoadedRecipe, prepared: Prepared) -> None:

@@ -27,12 +27,14 @@ class Units:
 
     ``naive`` is the error of the seasonal naive forecast in the training span of a series, in the units of y.
     ``vocabulary`` is that of running text, whose tokens are predicted.
+    ``of_series``: each sample has units of its own, those of the series it is of.
     """
 
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
     naive: tuple[float, ...] = ()
     vocabulary: Vocabulary | None = None
+    of_series: bool = False
 
 
 class Streaming:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unitrain.data.columns import check_roles, column_error, infer_kind
+from unitrain.data.columns import as_words, check_roles, column_error, infer_kind
 from unitrain.data.files import find_file
-from unitrain.data.raw import Array, Origin, Parts, Raw, show
+from unitrain.data.raw import Array, Origin, Parts, Raw, Rows, missing_mask, show
 from unitrain.data.sources.table import Columns, Roles, read_columns, table_raw, target_kind
 from unitrain.spec.errors import InputError
 from unitrain.spec.sources import Series
@@ -37,9 +38,41 @@ def read(source: Series, folder: Path) -> tuple[Parts, list[str]]:
         columns = read_columns(find_file(name, folder), source.separator, source.missing_values)
         _check_blank_lines(columns)
         roles = roles or _find_roles(source, columns)
-        notes += check_time(columns, source.time) if source.time is not None else []
-        parts[part] = table_raw(columns, roles)
+        parts[part], said = series_raw(columns, roles, source.time, source.series or ())
+        notes += said
     return parts, notes
+
+
+def series_raw(columns: Columns, roles: Roles, time: str | None, names: Sequence[str]) -> tuple[Raw, list[str]]:
+    """Type the columns, see that times rise, and put the rows of each series together, as ``names`` tell them apart.
+
+    Raises
+    ------
+    InputError
+        As `read`; or a row is of no series.
+    """
+    if not names:
+        notes = check_time(columns, time) if time is not None else []
+        return table_raw(columns, roles), notes
+    check_roles(names, columns.values, columns.origin.file, "source.series")
+    parts = [as_words(columns.values[name], name, columns.origin) for name in names]
+    for name, words in zip(names, parts, strict=True):
+        if missing_mask(words).any():
+            row = int(missing_mask(words).argmax())
+            raise column_error(columns.origin, row, name, "the row is of no series", found="nothing")
+    found: dict[tuple[str, ...], int] = {}
+    codes = np.array([found.setdefault(key, len(found)) for key in zip(*parts, strict=True)], dtype=np.int64)
+    order = np.argsort(codes, kind="stable")
+    begins = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    lengths = np.diff([*begins, len(order)])
+    notes = check_time(columns, time, [order[begin : begin + n] for begin, n in zip(begins, lengths, strict=True)])
+    # No two series get one name, whatever stands in their columns.
+    titles = [", ".join(key) if len(key) == 1 or not any("," in part for part in key) else repr(key) for key in found]
+    series = np.array(titles, dtype=object)[codes[order]]
+    steps = np.arange(len(order)) - np.repeat(begins, lengths)
+    few, many = int(lengths.min()), int(lengths.max())
+    notes.append(f"{len(found):,} series of {few:,}" + (f" to {many:,}" if many > few else "") + " rows")
+    return replace(table_raw(columns, roles).take(order), series=series, steps=steps), notes
 
 
 def _check_blank_lines(columns: Columns) -> None:
@@ -72,7 +105,7 @@ def _find_roles(source: Series, columns: Columns) -> Roles:
     features = {}
     for name, values in header.items():
         stated = source.columns.get(name)
-        if name == source.time or stated == "ignore":
+        if name == source.time or stated == "ignore" or (stated is None and name in (source.series or ())):
             continue
         try:
             features[name] = stated or infer_kind(values, name, file)
@@ -89,41 +122,57 @@ def _find_roles(source: Series, columns: Columns) -> Roles:
     return Roles(features, {name: features.get(name) or target_kind(header[name], name, file) for name in targets})
 
 
-def check_time(columns: Columns, name: str) -> list[str]:
-    """See that times rise from row to row; return a note where some are missing.
+def check_time(columns: Columns, name: str | None, series: Sequence[Rows] | None = None) -> list[str]:
+    """See that times rise from row to row, of each series; return a note where some are missing.
+
+    Parameters
+    ----------
+    series
+        The rows of each series; by default all rows are one.
 
     Raises
     ------
     InputError
         A value is no time, or not later than the one before it: with its line.
     """
+    if name is None:
+        return []
     check_roles([name], columns.values, columns.origin.file, "source.time")
     values = columns.values[name]
     if values.null_count:
         row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
         raise column_error(columns.origin, row, name, "a time is missing", found="nothing")
     times = _times(values, name, columns.origin)
-    steps = np.diff(times)
-    back = np.flatnonzero(steps <= 0)
-    if len(back):
-        row = int(back[0]) + 1
-        before, here = values[row - 1].as_py(), values[row].as_py()
-        reverse = "the file begins with the latest: reverse it" if (steps < 0).all() else "sort the file by time"
-        raise column_error(
-            columns.origin,
-            row,
-            name,
-            "the time is not later than that of the row before",
-            found=f"{before} and then {here}",
-            hint=reverse if steps[row - 1] < 0 else "one row for each time",
-        )
-    long = np.flatnonzero(steps > _LONG_STEP * np.median(steps)) if len(steps) else steps
-    if not len(long):
+    gaps: list[int] = []
+    for rows in [np.arange(len(times))] if series is None else series:
+        steps = np.diff(times[rows])
+        if (steps <= 0).any():
+            raise _not_later(columns, name, rows, steps, many=series is not None)
+        gaps += rows[1:][steps > _LONG_STEP * np.median(steps)].tolist() if len(steps) else []
+    if not gaps:
         return []
-    where = columns.origin.name(int(long[0]) + 1)
+    where = columns.origin.name(min(gaps))
     return [
-        f"'{name}': {len(long):,} steps are longer than usual, the first at {where}; rows are taken as evenly spaced"
+        f"'{name}': {len(gaps):,} steps are longer than usual, the first at {where}; rows are taken as evenly spaced"
     ]
+
+
+def _not_later(columns: Columns, name: str, rows: Rows, steps: Array, *, many: bool) -> InputError:
+    """Say which time of a series is not later than the one before it."""
+    at = int((steps <= 0).argmax())
+    before, here = columns.values[name][int(rows[at])].as_py(), columns.values[name][int(rows[at + 1])].as_py()
+    if steps[at] < 0:
+        hint = "the file begins with the latest: reverse it" if (steps < 0).all() else "sort the file by time"
+    else:
+        hint = "one row for each time" + (" of a series" if many else "; many series: `series: COLUMN` in the source")
+    return column_error(
+        columns.origin,
+        int(rows[at + 1]),
+        name,
+        "the time is not later than that of the row before" + (" in its series" if many else ""),
+        found=f"{before} and then {here}",
+        hint=hint,
+    )
 
 
 def _times(values: Any, name: str, origin: Origin) -> Array:
