@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ def fuzz(
     levels: Collection[Level],
     status: Status,
     *,
+    workers: int = 1,
     as_json: bool,
     quiet: bool,
 ) -> bool:
@@ -50,8 +52,9 @@ def fuzz(
         seed,
         minutes,
         folder,
-        lambda case: failures(case, places, levels),
+        partial(failures, backends=dict(places), levels=tuple(levels)),
         tell,
+        workers=workers,
         command="unitrain verify {file}" + chosen,
     )
     status.pause()

@@ -75,6 +75,9 @@ def verify(
             help="With --fuzz: where it goes on and writes what fails; by default fuzz-SEED.", metavar="FOLDER"
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --fuzz: processes that verify models, one by default.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every layer, not the worst ones only.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with all tensors and plots.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print PASS or FAIL only.")] = False,
@@ -106,7 +109,7 @@ def verify(
     precision: Precision = _one_of("dtype", dtype, get_args(Precision))  # type: ignore[assignment]  # as checked
     named = _choose("backend", backends, tuple(BACKENDS))
     _check_page(html)
-    _check_fuzzing(fuzz, sources, {"--against": against, "--set": set_, "--html": html}, minutes, folder)
+    _check_fuzzing(fuzz, sources, {"--against": against, "--set": set_, "--html": html}, minutes, folder, workers)
     user = _User(tuple(against or ()), weights, write_map, layout)
     user.check(
         sources or [], {"--backends": backends, "--level": level, "--dtype": None if dtype == "float32" else dtype}
@@ -120,7 +123,18 @@ def verify(
 
             places, _ = _devices(named, device, precision, status)
             place = folder or Path(f"fuzz-{seed or 0}")
-            good = run_fuzz(fuzz, seed or 0, minutes, place, places, levels, status, as_json=as_json, quiet=quiet)
+            good = run_fuzz(
+                fuzz,
+                seed or 0,
+                minutes,
+                place,
+                places,
+                levels,
+                status,
+                workers=workers or 1,
+                as_json=as_json,
+                quiet=quiet,
+            )
             raise typer.Exit(0 if good else 1)
         subjects = _subjects(sources or [], set_ or [], seed, status)
         if user.models:
@@ -157,10 +171,12 @@ def _check_fuzzing(
     others: Mapping[str, object],
     minutes: float | None,
     folder: Path | None,
+    workers: int | None,
 ) -> None:
     """Raise `InputError` where options do not go together."""
     if count is None:
-        alone = [option for option, value in (("--minutes", minutes), ("--folder", folder)) if value is not None]
+        own = (("--minutes", minutes), ("--folder", folder), ("--workers", workers))
+        alone = [option for option, value in own if value is not None]
         if alone:
             raise InputError(f"{alone[0]} needs --fuzz")
         if not sources:

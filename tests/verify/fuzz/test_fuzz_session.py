@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -63,6 +64,24 @@ def test_a_resumed_session_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     }
     # Once it is complete nothing is checked again.
     assert _same(run_fuzz(COUNT, 1, None, tmp_path / "parts", lambda case: 1 / 0), whole)
+
+
+def _dies(case: VerifyCase) -> list[Failure]:
+    """`_check`, in which the fourth case ends its process, as a crash of a framework does."""
+    if case == draw_case(1, 3):
+        os._exit(1)
+    return _check(case)
+
+
+def test_several_workers_find_the_same_and_outlive_a_crash(tmp_path: Path) -> None:
+    alone = run_fuzz(3, 1, None, tmp_path / "alone", _check)
+    beside = run_fuzz(4, 1, None, tmp_path / "beside", _dies, workers=2)
+    assert beside.complete
+    assert len(alone.failures) >= 1
+    assert beside.failures[:-1] == alone.failures
+    died = beside.failures[-1]
+    assert (died.number, died.kind, died.layers[0]) == (3, "died", died.layers[1])
+    assert read_case(read_yaml(tmp_path / "beside" / died.file)) == draw_case(1, 3)
 
 
 def test_a_session_that_is_broken_off_loses_one_case(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def block_probe(probe: Steps) -> Steps:
         np.concatenate([plan.apply for plan in plans]),
         0,
     )
-    return replace(probe, key=f"{probe.key} block", plans=[block], measures=False, states=[])
+    # The same program runs it: to compile it again would cost more than all its steps.
+    return replace(probe, plans=[block], measures=False, states=[])
 
 
 def mask_probe(subject: Subject) -> Steps | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -41,6 +42,9 @@ def failures(
     except Exception as error:  # a crash is a finding like any other
         text = " ".join(str(error).split())[:300]
         return [Failure(f"raised {type(error).__name__}", f"{type(error).__name__}: {text}")]
+    finally:
+        # Compiled functions lie in cycles, tens of megabytes a case, and Python would not look for them for long.
+        gc.collect()
     found = [
         Failure(f"{cause.backend} {cause.level} {cause.kind or cause.part}", str(cause)) for cause in report.causes
     ]

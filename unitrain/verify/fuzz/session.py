@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -20,9 +20,9 @@ from unitrain.verify.fuzz.check import Failure
 from unitrain.verify.fuzz.coverage import Coverage, possible
 from unitrain.verify.fuzz.generate import draw_case
 from unitrain.verify.fuzz.shrink import shrink
+from unitrain.verify.fuzz.workers import DIED, Check, checked, each_checked
 from unitrain.weights.store import write_text
 
-Check = Callable[[VerifyCase], Sequence[Failure]]
 Again = Callable[[VerifyCase, Failure], bool]
 
 STATE = "state.json"
@@ -140,6 +140,7 @@ def run_fuzz(
     command: str = "unitrain verify {file}",
     shrink_minutes: float = SHRINK_MINUTES,
     tries: int = SHRINK_TRIES,
+    workers: int = 1,
 ) -> FuzzResult:
     """Draw cases, check them, and shrink those that fail; begin where the folder says that an earlier call stopped.
 
@@ -164,6 +165,8 @@ def run_fuzz(
         The line that shows a failure again, with ``{file}`` for its path; it stands at the head of the file.
     shrink_minutes, tries
         Time for shrinking one failure, and simpler cases to try.
+    workers
+        Processes that check cases. What is found is the same for any number; ``check`` goes to all of several, pickled.
 
     Raises
     ------
@@ -171,7 +174,7 @@ def run_fuzz(
         The folder holds a session of another seed, or something else.
     """
     result = _restored(folder, seed, count)
-    session = _Session(result, folder, check, observer, again, command, shrink_minutes, tries, minutes)
+    session = _Session(result, folder, check, observer, again, command, shrink_minutes, tries, workers, minutes)
     session.run()
     return result
 
@@ -188,6 +191,7 @@ class _Session:
     command: str
     shrink_minutes: float
     tries: int
+    workers: int
     minutes: float | None
 
     def __post_init__(self) -> None:
@@ -203,13 +207,15 @@ class _Session:
                 failure = Failure(found.kind, found.message)
                 self.result.failures[place] = self._shrunk(found.number, case, failure, found.layers[0])
                 self._keep()
-        while not self.result.complete and self._in_time():
-            self._one(self.result.done)
+        result = self.result
+        cases = each_checked(self.check, result.seed, result.done, result.count, self.workers)
+        with closing(cases):
+            while not result.complete and self._in_time():
+                self._tell(f"case {result.done}")
+                self._one(result.done, next(cases))
 
-    def _one(self, number: int) -> None:
-        self._tell(f"case {number}")
+    def _one(self, number: int, failures: list[Failure]) -> None:
         case = draw_case(self.result.seed, number)
-        failures = _checked(self.check, case)
         if failures:
             layers = len(case.graph().nodes)
             self.result.failures.append(self._shrunk(number, case, failures[0], layers))
@@ -225,13 +231,13 @@ class _Session:
             case,
             lambda candidate: (self.again or self._fails)(candidate, failure),
             deadline=limit if self.deadline is None else min(limit, self.deadline),
-            tries=self.tries,
+            tries=0 if failure.kind == DIED else self.tries,
             tell=lambda text: self._tell(f"case {number} failed, shrinking: {text}"),
         )
         finished = self._in_time()
         if smallest != case:
             # The smallest may fail in other words: another layer's name, another ratio.
-            same = (found for found in _checked(self.check, smallest) if found.kind == failure.kind)
+            same = (found for found in checked(self.check, smallest) if found.kind == failure.kind)
             failure = next(same, failure)
         path = self.folder / f"failure-{number}.yaml"
         write_text(path, _failure_file(smallest, failure, path, self.result.seed, number, self.command))
@@ -239,7 +245,7 @@ class _Session:
         return Found(number, failure.kind, failure.message, path.name, (layers, left), finished)
 
     def _fails(self, case: VerifyCase, failure: Failure) -> bool:
-        return any(found.kind == failure.kind for found in _checked(self.check, case))
+        return any(found.kind == failure.kind for found in checked(self.check, case))
 
     def _in_time(self) -> bool:
         return self.deadline is None or time.monotonic() < self.deadline
@@ -253,29 +259,11 @@ class _Session:
         self.observer(Progress(result.done, result.count, len(result.failures), doing, seconds))
 
 
-# Escape sequences of terminals.
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
-
 @cache
 def version() -> str:
     """Return what tells this fuzzer from others, which draw other cases: a new layer or option makes another one."""
     labels = [label for kind in possible().values() for label in sorted(kind)]
     return f"{VERSION}-{blake2b(chr(10).join(labels).encode(), digest_size=6).hexdigest()}"
-
-
-def _checked(check: Check, case: VerifyCase) -> list[Failure]:
-    """Check a case; what is raised is a failure, kept apart by the kind of exception."""
-    try:
-        return list(check(case))
-    except Exception as error:  # a crash is a finding like any other, and the session goes on
-        # Frameworks colour their messages, and the file that starts with this one has to be YAML.
-        text = " ".join("".join(filter(_printable, _COLOURS.sub("", str(error)))).split())[:300]
-        return [Failure(f"error {type(error).__name__}", f"{type(error).__name__}: {text}")]
-
-
-def _printable(character: str) -> bool:
-    return character.isprintable() or character.isspace()
 
 
 def _failure_file(case: VerifyCase, failure: Failure, path: Path, seed: int, number: int, command: str) -> str:
