@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn.utils import parametrize
 
@@ -17,6 +19,43 @@ from unitrain.spec.quantizers import KernelQuantizer, kernel_levels
 
 def _no_zeros(scale: torch.Tensor) -> torch.Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _levels(
+    x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, ends: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the level of each number, counted from that of zero, and which lie between the last levels."""
+    level = (x / scale).round_().add_(zero)
+    held = level.clamp(*ends)
+    inside = level == held
+    return held.sub_(zero), inside
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounding whose gradient goes on as it is between the last levels; a learned step has its own, times a factor.
+
+    Put together from torch's operations it would walk through memory twice as often, and that is what rounding costs.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, ends: tuple[int, int], factor: float
+    ) -> torch.Tensor:
+        """Round."""
+        levels, inside = _levels(x, scale, zero, ends)
+        errors: tuple[torch.Tensor, ...] = ()
+        if ctx.needs_input_grad[1]:
+            errors = ((levels - torch.where(inside, x / scale, 0)).mul_(factor),)
+        ctx.save_for_backward(inside, *errors)
+        ctx.shape = scale.shape
+        return levels.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Let through what was not clipped."""
+        inside, *errors = ctx.saved_tensors
+        by_scale = (gradients[0] * errors[0]).sum_to_size(ctx.shape) if errors else None
+        return torch.where(inside, gradients[0], 0), by_scale, None, None, None
 
 
 class QuantizedKernel(torch.nn.Module):
@@ -67,20 +106,11 @@ class Rounding(TracksStatistics):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Round ``[batch, ..., channel]``."""
         wide = widened(x)
-        least, most = self.layer.levels
-        with torch.no_grad():
-            scale, zero = self._grid(wide)
-            level = torch.round(wide / scale) + zero
-            inside = (level >= least) & (level <= most)
-            levels = level.clamp(least, most) - zero
-            y = levels * scale
-        # What is added is 0, and brings the gradients.
-        kept = torch.where(inside, wide, 0)
-        y = y + (kept - kept.detach())
-        if self.layer.range == "learned":
-            error = levels - torch.where(inside, wide.detach() / scale, 0)
-            size = widened(self.scale).abs()
-            y = y + (size - size.detach()) * (error * self.layer.gradient_factor(tuple(x.shape[1:])))
+        scale, zero = self._grid(wide.detach())
+        if not torch.is_grad_enabled():
+            return _levels(wide, scale, zero, self.layer.levels)[0].mul_(scale).to(x.dtype)
+        factor = self.layer.gradient_factor(tuple(x.shape[1:])) if self.layer.range == "learned" else 0.0
+        y: torch.Tensor = _StraightThrough.apply(wide, scale, zero, self.layer.levels, factor)  # type: ignore[no-untyped-call]  # torch's
         return y.to(x.dtype)
 
     def _grid(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
