@@ -15,7 +15,7 @@ from unitrain.weights.store import load_tensors
 
 ROOT = Path(__file__).parents[2]
 
-# Dropout, running statistics, moving averages, a plateau, patience, accumulation, a short last batch.
+# Dropout, running statistics, moving averages, a plateau, patience, accumulation, a short last batch, sums that round.
 RECIPE = """\
 name: iris
 model:
@@ -29,8 +29,8 @@ data: {source: iris}
 loss: cross_entropy
 optimizer: {type: adam, lr: 0.02, ema: 0.8}
 schedule: {type: plateau, patience: 1}
-metrics: [accuracy]
-training: {epochs: 12, batch_size: 16, accumulate: 2, checkpoint_steps: 3, early_stopping: {patience: 9}}
+metrics: [accuracy, perplexity]
+training: {epochs: 12, batch_size: 15, accumulate: 2, checkpoint_steps: 3, early_stopping: {patience: 9}}
 deterministic: true
 """
 
