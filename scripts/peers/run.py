@@ -261,17 +261,21 @@ def main() -> None:
     # Before any framework is imported, so that all have as many.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ[name] = str(options.threads)
+    # What the shell says of OpenBLAS' kernels would hold back NumPy alone.
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        os.environ.pop(name, None)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
     from unitrain.backends.versions import versions
-    from unitrain.machine import cpu_line
+    from unitrain.machine import describe
 
+    machine = describe()
     given = versions(["numpy", "keras", "torch", "onnx"]) | foreign_versions()
     lines = [
-        f"{cpu_line('model name')}, {options.threads} {'thread' if options.threads == 1 else 'threads'} on all "
+        f"{machine['processor']}, {options.threads} {'thread' if options.threads == 1 else 'threads'} on all "
         f"sides, {options.rounds} interleaved rounds; "
         + ", ".join(f"{name} {version}" for name, version in given.items())
-        + ".",
+        + f"; NumPy's BLAS: {machine['blas']}.",
     ]
     if chosen:
         lines += ["", *HEADER]

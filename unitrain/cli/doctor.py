@@ -147,7 +147,9 @@ def _threads() -> dict[str, Any]:
     result["BLAS"] = f"{blas.get('name')} {blas.get('version')}"
     for pool in threadpool_info():
         if pool["user_api"] == "blas":
-            result["BLAS threads"] = f"{pool['num_threads']} ({pool['internal_api']} {pool['version']})"
+            # The architecture is whose kernels it has chosen, where it tells.
+            told = [pool[key] for key in ("internal_api", "version", "architecture") if pool.get(key)]
+            result["BLAS threads"] = f"{pool['num_threads']} ({' '.join(told)})"
     return result
 
 

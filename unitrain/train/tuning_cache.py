@@ -86,6 +86,10 @@ def describe(tuner: Tuner) -> str:
         "batch": tuner.batches.batch_size,
         "kinds": {name: str(array.dtype) for name, array in tuner.data.inputs.items()},
         "versions": versions([tuner.backend.name]),
-        "processor": (cpu_line("model name"), processors(), os.environ.get("OMP_NUM_THREADS")),
+        "processor": (
+            cpu_line("model name"),
+            processors(),
+            *(os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_CORETYPE")),
+        ),
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]

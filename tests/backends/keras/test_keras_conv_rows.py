@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +12,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unitrain.backends import load_backend
+from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
 from unitrain.backends.keras.conv_rows import by_rows, convolve, eligible
+from unitrain.graph.graph import Graph
+from unitrain.graph.resolve import resolve
+from unitrain.spec.losses import CrossEntropy
+from unitrain.spec.model import ModelSpec
+from unitrain.spec.optimizers import Sgd
+from unitrain.train.losses import make_loss
+from unitrain.train.update import Update
+from unitrain.weights.initialize import initialize
 
 sizes = st.integers(1, 5)
 
@@ -67,3 +80,58 @@ def test_it_is_taken_where_it_pays_and_only_there(filters: int, banded: bool, mo
 def test_other_convolutions_are_left_alone(options: dict[str, int]) -> None:
     assert not eligible(keras.layers.Conv2D(4, 3, **options))
     assert not eligible(keras.layers.DepthwiseConv2D(3))
+
+
+def convolutional(**options: Any) -> Graph:
+    layers = [
+        {"type": "conv2d", "name": "conv", "filters": 3, "kernel_size": 3, **options},
+        {"type": "flatten"},
+        {"type": "dense", "name": "y", "units": 3},
+    ]
+    return resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": [8, 8, 1]}}, "layers": layers}))
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "listed"),
+    [
+        ({}, Settings(), True),
+        ({}, Settings(precision="float16"), False),
+        ({}, Settings(device="cuda:0"), False),
+        ({"strides": 2}, Settings(), False),
+        ({"filters": 64}, Settings(), False),
+    ],
+    ids=["narrow", "16 bits", "GPU", "strided", "wide"],
+)
+def test_the_form_is_there_for_models_that_it_changes(
+    options: dict[str, Any], settings: Settings, listed: bool
+) -> None:
+    names = [one.name for one in load_backend("keras").candidates(convolutional(**options), settings)]
+    assert names == ["graph", *(["rows"] if listed else []), "xla"]
+
+
+def test_a_program_goes_by_rows_in_that_form_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and weights of three steps in float64 are those of the standard form."""
+    calls: list[bool] = []
+
+    def counted(x: tf.Tensor, kernel: tf.Tensor, *, same: bool) -> tf.Tensor:
+        calls.append(same)
+        return convolve(x, kernel, same=same)
+
+    monkeypatch.setattr("unitrain.backends.keras.conv_rows.convolve", counted)
+    graph = convolutional(padding="same")
+    generator = np.random.default_rng(0)
+    data = Batchable({"x": generator.normal(size=(12, 8, 8, 1))}, {"y": generator.integers(0, 3, 12).astype(np.int32)})
+    update = Update(Sgd(lr=0.1), {name: graph.parameters[name].decay for name in graph.trainable})
+    rule = TrainingRule({"y": (1.0, make_loss(CrossEntropy()))}, [], update)
+    indices = np.arange(12, dtype=np.int32).reshape(3, 4)
+    plan = Plan(indices, update.coefficients(np.full(3, 0.1), 0), np.ones(3), np.ones(3, bool), 0)
+    found = {}
+    for execution in (None, "graph", "rows"):
+        settings = replace(Settings(precision="float64"), execution=execution)
+        program = load_backend("keras").compile(graph, initialize(graph, 0), settings, rule)
+        losses = program.run_steps(program.place(data), plan).losses
+        found[execution] = {"losses": losses, **program.weights()}
+        assert bool(calls) == (execution == "rows")
+    for name, expected in found["graph"].items():
+        np.testing.assert_array_equal(found[None][name], expected)
+        np.testing.assert_allclose(found["rows"][name], expected, rtol=1e-12, atol=1e-14)

@@ -14,11 +14,10 @@ import tensorflow as tf
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
 from unitrain.backends.indices import check_indices
 from unitrain.backends.keras.call import Call, compiled
-from unitrain.backends.keras.candidates import XLA
 from unitrain.backends.keras.model import build_model, device_name, load
 from unitrain.backends.keras.runtime import tensor_float32
 from unitrain.backends.keras.training import Placed, Training
-from unitrain.backends.precision import HALF, host_dtype, stored_in
+from unitrain.backends.precision import host_dtype, stored_in
 from unitrain.graph.graph import Graph
 
 Array = npt.NDArray[Any]
@@ -43,12 +42,8 @@ class KerasProgram:
         self._call = Call(graph, self._built, self._dtype)
         self._tapped: Any = None
         self._inference: Callable[..., Any] | None = None
-        # In 16 bits the sums over a row's windows would be rounded one by one.
-        by_rows = settings.device == "cpu" and settings.precision not in HALF
         with self._placed():
-            self._training = (
-                None if rule is None else Training(self._call, rule, on_cpu=by_rows, xla=settings.execution == XLA)
-            )
+            self._training = None if rule is None else Training(self._call, rule, settings.execution)
 
     @contextmanager
     def _placed(self) -> Iterator[None]:

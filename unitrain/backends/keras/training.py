@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from unitrain.backends.contract import Plan, Statistics, Tensor, TrainingRule
 from unitrain.backends.keras.call import Call, Tensors, compiled
+from unitrain.backends.keras.candidates import ROWS, XLA
 from unitrain.backends.keras.conv_rows import by_rows, eligible
 from unitrain.backends.keras.loss_scale import all_finite, unscaled
 from unitrain.backends.keras.namespace import NAMESPACE
@@ -47,16 +48,14 @@ class Training:
         The model.
     rule
         What a step computes.
-    on_cpu
-        Whether it runs on the CPU, where convolutions of few channels go by rows.
-    xla
-        Whether XLA compiles each step.
+    execution
+        Name of the form that trains, one of `candidates`; None for the standard one.
     """
 
-    def __init__(self, call: Call, rule: TrainingRule, *, on_cpu: bool = False, xla: bool = False) -> None:
+    def __init__(self, call: Call, rule: TrainingRule, execution: str | None = None) -> None:
         self.call = call
-        self._xla = xla
-        self._by_rows = [layer for layer in call.built.model.layers if on_cpu and eligible(layer)]
+        self._xla = execution == XLA
+        self._by_rows = [layer for layer in call.built.model.layers if execution == ROWS and eligible(layer)]
         self.rule = rule
         self.parameters: Resources = {name: variable.value for name, variable in call.parameters.items()}
         self.slots = {slot: self._beside(copied=slot == "ema") for slot in rule.updater.slots}
