@@ -8,7 +8,7 @@ from pathlib import Path
 from unitrain.backends.contract import Arrays
 from unitrain.verify.against.loading import load_foreign, source_file
 from unitrain.verify.against.session import LAYOUTS, Against, LayoutName, verify_against
-from unitrain.verify.against.weights import read_map
+from unitrain.verify.against.weight_map import read_map
 from unitrain.verify.findings import Report
 from unitrain.verify.subject import Subject
 

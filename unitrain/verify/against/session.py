@@ -17,12 +17,17 @@ from unitrain.backends.foreign import Foreign, ForeignParameter, Trace
 from unitrain.backends.versions import versions
 from unitrain.spec.errors import InputError
 from unitrain.spec.yaml import Document
-from unitrain.verify.against import weights as maps
-from unitrain.verify.against.alignment import Alignment, Place
+from unitrain.verify.against.alignment import Alignment
+from unitrain.verify.against.bindings import Bindings, canonical, with_rows
 from unitrain.verify.against.comparison import Comparison
+from unitrain.verify.against.judging import Judging
 from unitrain.verify.against.layouts import Layout
 from unitrain.verify.against.loading import user_error
+from unitrain.verify.against.places import Place
+from unitrain.verify.against.search import Search
 from unitrain.verify.against.sections import Expected, undropped
+from unitrain.verify.against.weight_map import write_map as write_weight_map
+from unitrain.verify.against.weights import bind, check_bound, unfolded
 from unitrain.verify.experiments.layers import output_gradients
 from unitrain.verify.findings import Report
 from unitrain.verify.runner import Cast
@@ -94,7 +99,8 @@ def verify_against(
         notes=prepared.notes,
     )
     report.seconds["alignment"] = time.perf_counter() - started
-    comparison = Comparison(subject, foreign, prepared.bindings, prepared.weights, prepared.alignments, report, tell)
+    judging = Judging(subject, foreign, prepared.bindings, prepared.weights, report)
+    comparison = Comparison(judging, prepared.alignments, tell)
     with _timed(report, "comparison"):
         comparison.compare()
         comparison.check_parameters(prepared.theirs)
@@ -122,7 +128,7 @@ def _timed(report: Report, what: str) -> Iterator[None]:
 class Prepared:
     """The user's model, recorded and laid beside the spec."""
 
-    bindings: maps.Bindings
+    bindings: Bindings
     weights: dict[str, Array]
     alignments: dict[str, Alignment]
     theirs: tuple[ForeignParameter, ...]
@@ -206,17 +212,17 @@ class Preparation:
         parameters = self.foreign.parameters(trace)
         used = frozenset(name for operation in trace.operations for name in operation.parameters)
         graph = undropped(self.subject.graph)
-        bindings, missing = maps.bind(graph, parameters, used, self.weight_map)
+        bindings, missing = bind(graph, parameters, used, self.weight_map)
         if self.write_map is not None:
-            maps.write_map(self.write_map, bindings, missing)
+            write_weight_map(self.write_map, bindings, missing)
         notes: list[str] = []
         stand_ins: dict[str, Array] = {}
         if not self.foreign.trains:
-            bindings, stand_ins, missing = maps.unfolded(graph, bindings, missing, parameters)
+            bindings, stand_ins, missing = unfolded(graph, bindings, missing, parameters)
         if stand_ins:
             layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in stand_ins))
             notes.append(f"folded into the layers before them in their model, and so taken for the identity: {layers}")
-        maps.check_bound(graph, bindings, missing, parameters, used)
+        check_bound(graph, bindings, missing, parameters, used)
         traces = {"inference": trace}
         if trace.draws:
             raise InputError("the model draws random numbers in inference: no two runs of it are the same")
@@ -240,13 +246,13 @@ class Preparation:
         arrays = self.foreign.arrays()
         fixed: set[str] = set()
         while True:
-            weights = {**maps.canonical(bindings, arrays), **stand_ins}
+            weights = {**canonical(bindings, arrays), **stand_ins}
             alignments = self._aligned(graph, weights, bindings, traces, inputs, layouts, first)
             turned = {name: rows for name, rows in alignments["inference"].rows().items() if name not in fixed}
             if not turned:
                 break
             for name, rows in turned.items():
-                bindings = maps.with_rows(bindings, name, rows)
+                bindings = with_rows(bindings, name, rows)
                 notes.append(
                     f"their model flattens channels first: the rows of {name} are brought into the spec's order"
                 )
@@ -263,7 +269,7 @@ class Preparation:
         self,
         graph: Any,
         weights: Arrays,
-        bindings: maps.Bindings,
+        bindings: Bindings,
         traces: Mapping[str, Trace],
         inputs: Mapping[str, Array],
         layouts: Mapping[str, Layout],
@@ -278,7 +284,7 @@ class Preparation:
             expected = Expected(graph, weights, cast, inputs, gradients, mode == "training")
             order = self._input_numbers(trace)
             places = {name: Place(order[name], layouts[name]) for name in graph.inputs}
-            alignments[mode] = Alignment(expected, self.foreign, trace, bindings, places, first).run()
+            alignments[mode] = Alignment(Search(expected, self.foreign, trace, bindings, first), places).run()
         return alignments
 
     def _input_numbers(self, trace: Trace) -> dict[str, int]:
