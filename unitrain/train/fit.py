@@ -168,7 +168,7 @@ def rehearse(
     start = run.start
     return [
         f"{start.name} on {start.backend} ({start.device}): one step taken, loss "
-        f"{run.trainer.training_values()['loss']:.4f}",
+        f"{run.trainer.state.values(run.trainer.metrics)['loss']:.4f}",
         f"  model       {loaded.graph.name}, {start.parameters:,} parameters, {loaded.graph.macs:,} MACs a sample",
         f"  data        {start.training_samples:,} training, {start.validation_samples:,} validation, "
         f"{count_samples(run.prepared.test):,} test samples",

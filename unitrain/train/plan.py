@@ -108,11 +108,3 @@ class BlockLength:
             return
         wanted = int(self.seconds * batches / max(seconds, 1e-6))
         self.length = max(1, min(wanted, 4 * self.length, 4096))
-
-
-def spans(batches: Batches, first: int, length: BlockLength) -> Iterator[tuple[int, int]]:
-    """Yield ``(first, end)`` of the blocks from batch ``first`` to the end of the epoch."""
-    while first < batches.batches_per_epoch:
-        end = batches.block_end(first, length.length)
-        yield first, end
-        first = end

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, FiniteFloat, TypeAdapter
 
 from unitrain.train.loss_scale import LossScale
+from unitrain.train.metrics import HostMetric
 
 # Larger ones no run comes to, and arithmetic in float64 would round.
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -67,3 +72,33 @@ class TrainingState:
         """Forget the sums of the epoch that has ended."""
         self.batch, self.loss_sum, self.samples = 0, 0.0, 0
         self.metric_terms = {}
+
+    def add(
+        self,
+        losses: npt.NDArray[np.float64],
+        metric_terms: Mapping[str, npt.NDArray[np.float64]],
+        batch_size: int,
+        updates: int,
+    ) -> None:
+        """Count batches with their mean losses ``[batch]`` and each metric's terms ``[batch, 2]``, and updates."""
+        self.batch += len(losses)
+        self.batches += len(losses)
+        self.updates += updates
+        self.samples += len(losses) * batch_size
+        self.loss_sum = float(_added(self.loss_sum, losses * batch_size))
+        for label, terms in metric_terms.items():
+            numerator, denominator = _added(self.metric_terms.get(label, (0.0, 0.0)), terms).tolist()
+            self.metric_terms[label] = (numerator, denominator)
+
+    def values(self, metrics: Mapping[str, HostMetric]) -> dict[str, float]:
+        """Return the mean loss and the metrics, by label, of the epoch under way."""
+        values = {"loss": self.loss_sum / max(self.samples, 1)}
+        for label, (numerator, denominator) in self.metric_terms.items():
+            values[label] = metrics[label].finish(numerator / denominator if denominator else math.nan)
+        return values
+
+
+def _added(before: npt.ArrayLike, terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Add to a sum what came after it, step by step: the last bit does not depend on how steps are cut into blocks."""
+    start = np.asarray(before, np.float64)[np.newaxis]
+    return np.asarray(np.add.accumulate(np.concatenate([start, terms]), axis=0)[-1])
