@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from iris import iris_recipe
 
 from unitrain.train.run_folder import RunFolder
 from unitrain.weights.store import load_tensors
@@ -16,23 +17,11 @@ from unitrain.weights.store import load_tensors
 ROOT = Path(__file__).parents[2]
 
 # Dropout, running statistics, moving averages, a plateau, patience, accumulation, a short last batch, sums that round.
-RECIPE = """\
-name: iris
-model:
-  inputs: {features: {shape: [4]}}
-  layers:
-    - {type: dense, name: hidden, units: 16, activation: tanh}
-    - {type: batch_norm, name: norm}
-    - {type: dropout, name: dropout, rate: 0.1}
-    - {type: dense, name: species, units: 3}
-data: {source: iris}
-loss: cross_entropy
-optimizer: {type: adam, lr: 0.02, ema: 0.8}
+RECIPE = iris_recipe("""\
 schedule: {type: plateau, patience: 1}
 metrics: [accuracy, perplexity]
 training: {epochs: 12, batch_size: 15, accumulate: 2, checkpoint_steps: 3, early_stopping: {patience: 9}}
-deterministic: true
-"""
+""")
 
 
 def environment() -> dict[str, str]:

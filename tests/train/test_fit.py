@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from iris import iris_recipe
 from sklearn.datasets import load_iris
 
 from unitrain.spec.errors import InputError
@@ -19,23 +20,11 @@ from unitrain.train.recipe import load_recipe
 from unitrain.train.run_folder import RunFolder
 from unitrain.weights.store import load_tensors
 
-RECIPE = """\
-name: iris
-model:
-  inputs: {features: {shape: [4]}}
-  layers:
-    - {type: dense, name: hidden, units: 16, activation: tanh}
-    - {type: batch_norm, name: norm}
-    - {type: dropout, name: dropout, rate: 0.1}
-    - {type: dense, name: species, units: 3}
-data: {source: iris}
-loss: cross_entropy
-optimizer: {type: adam, lr: 0.02, ema: 0.8}
+RECIPE = iris_recipe("""\
 schedule: {type: cosine, warmup: 1}
 metrics: [accuracy, confusion_matrix]
 training: {epochs: 8, batch_size: 16, accumulate: 2}
-deterministic: true
-"""
+""")
 
 
 @pytest.fixture

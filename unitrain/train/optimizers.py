@@ -62,20 +62,20 @@ def make_rule(spec: specs.Optimizer) -> Rule:
             assert_never(spec)
 
 
-def _rates_only(rates: Rows) -> Rows:
-    return np.asarray(rates, dtype=np.float64)[:, None]
+class _ByRate:
+    """A rule that depends on the step by its learning rate alone."""
+
+    def coefficients(self, rates: Rows, first_update: int) -> Rows:
+        """lr."""
+        return np.asarray(rates, dtype=np.float64)[:, None]
 
 
 @dataclass(frozen=True)
-class SgdRule:
+class SgdRule(_ByRate):
     """b = mu * b + g; dw = -lr * b, with Nesterov -lr * (g + mu * b)."""
 
     spec: specs.Sgd
     slots: tuple[str, ...]
-
-    def coefficients(self, rates: Rows, first_update: int) -> Rows:
-        """lr."""
-        return _rates_only(rates)
 
     def step(
         self, xp: ArrayNamespace, gradient: Tensor, slots: Sequence[Tensor], coefficients: Sequence[Any]
@@ -90,15 +90,11 @@ class SgdRule:
 
 
 @dataclass(frozen=True)
-class LionRule:
+class LionRule(_ByRate):
     """dw = -lr * sign(b1 * m + (1 - b1) * g); m = b2 * m + (1 - b2) * g."""
 
     spec: specs.Lion
     slots: tuple[str, ...] = ("momentum",)
-
-    def coefficients(self, rates: Rows, first_update: int) -> Rows:
-        """lr."""
-        return _rates_only(rates)
 
     def step(
         self, xp: ArrayNamespace, gradient: Tensor, slots: Sequence[Tensor], coefficients: Sequence[Any]
@@ -111,15 +107,11 @@ class LionRule:
 
 
 @dataclass(frozen=True)
-class AdagradRule:
+class AdagradRule(_ByRate):
     """a += g^2; dw = -lr * g / (sqrt(a) + eps)."""
 
     spec: specs.Adagrad
     slots: tuple[str, ...] = ("sum_of_squares",)
-
-    def coefficients(self, rates: Rows, first_update: int) -> Rows:
-        """lr."""
-        return _rates_only(rates)
 
     def step(
         self, xp: ArrayNamespace, gradient: Tensor, slots: Sequence[Tensor], coefficients: Sequence[Any]
@@ -131,15 +123,11 @@ class AdagradRule:
 
 
 @dataclass(frozen=True)
-class RmsPropRule:
+class RmsPropRule(_ByRate):
     """v = d * v + (1 - d) * g^2; q = g / (sqrt(v) + eps); dw = -lr * q, or through a momentum."""
 
     spec: specs.RmsProp
     slots: tuple[str, ...]
-
-    def coefficients(self, rates: Rows, first_update: int) -> Rows:
-        """lr."""
-        return _rates_only(rates)
 
     def step(
         self, xp: ArrayNamespace, gradient: Tensor, slots: Sequence[Tensor], coefficients: Sequence[Any]

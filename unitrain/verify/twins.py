@@ -17,15 +17,8 @@ import numpy as np
 from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE, gelu
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
 from unitrain.spec.layers import (
+    AFFINE_LAYERS,
     BatchNorm,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    ConvTranspose1d,
-    ConvTranspose2d,
-    Dense,
-    DepthwiseConv1d,
-    DepthwiseConv2d,
     Elu,
     Gelu,
     GroupedNorm,
@@ -33,11 +26,8 @@ from unitrain.spec.layers import (
     InstanceNorm,
     LayerNorm,
     LayerSpec,
-    PatchEmbedding,
     RmsNorm,
     Selu,
-    SeparableConv1d,
-    SeparableConv2d,
     Sigmoid,
     Silu,
     Softmax,
@@ -238,19 +228,6 @@ def _bias_in_order(
     return y, backward
 
 
-BIASED: tuple[type[LayerSpec], ...] = (
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    ConvTranspose1d,
-    ConvTranspose2d,
-    Dense,
-    DepthwiseConv1d,
-    DepthwiseConv2d,
-    PatchEmbedding,
-    SeparableConv1d,
-    SeparableConv2d,
-)
 TWINS: dict[type[LayerSpec], Forward] = {
     BatchNorm: _batch_norm,
     LayerNorm: _one_by_one,
@@ -268,4 +245,4 @@ TWINS: dict[type[LayerSpec], Forward] = {
 
 def twins(functions: Functions) -> Functions:
     """Return the other ways to compute, given NumPy's own: the `Change` of an `AlteredBackend`."""
-    return {**TWINS, **{layer: partial(_bias_in_order, functions[layer]) for layer in BIASED}}
+    return {**TWINS, **{layer: partial(_bias_in_order, functions[layer]) for layer in AFFINE_LAYERS}}

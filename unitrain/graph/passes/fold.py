@@ -13,12 +13,11 @@ from unitrain.graph.node import Node
 from unitrain.graph.passes import Array, Rewritten, Weights, in_double, used_once
 from unitrain.graph.respell import rebuild
 from unitrain.spec.layers import (
+    AFFINE_LAYERS,
     BatchNorm,
     Conv1d,
     Conv2d,
     Conv3d,
-    ConvTranspose1d,
-    ConvTranspose2d,
     Dense,
     DepthwiseConv1d,
     DepthwiseConv2d,
@@ -33,8 +32,6 @@ Vector: TypeAlias = npt.NDArray[np.float64]
 _CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)
 _DEPTHWISE = (DepthwiseConv1d, DepthwiseConv2d)
 _SEPARABLE = (SeparableConv1d, SeparableConv2d)
-_TRANSPOSED = (ConvTranspose1d, ConvTranspose2d)
-_BEFORE = (Dense, PatchEmbedding, *_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, *_TRANSPOSED)
 _BEHIND = (Dense, PatchEmbedding, *_CONVOLUTIONS, *_DEPTHWISE)
 
 
@@ -95,7 +92,7 @@ def _before(graph: Graph, nodes: dict[str, Node], norm: Node, once: frozenset[st
         return None, "it is an output of the model"
     if not once.issuperset(norm.parameters.values()):
         return None, "its parameters are shared"
-    if before is None or not isinstance(before.layer, _BEFORE):
+    if before is None or not isinstance(before.layer, AFFINE_LAYERS):
         what = "an input of the model" if before is None else f"{before.layer.type} '{before.name}'"
         return None, f"it reads {what}, and no layer behind can take it up"
     if not once.issuperset(before.parameters.values()):

@@ -150,9 +150,25 @@ LAYERS: tuple[type[LayerSpec], ...] = (
     FakeQuantize,
 )
 
+# Layers that multiply by a kernel and add a bias: a number for each channel of what they give.
+AFFINE_LAYERS: tuple[type[LayerSpec], ...] = (
+    Dense,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    DepthwiseConv1d,
+    DepthwiseConv2d,
+    SeparableConv1d,
+    SeparableConv2d,
+    PatchEmbedding,
+)
+
 LAYER_TYPES: dict[str, type[LayerSpec]] = {layer.model_fields["type"].default: layer for layer in LAYERS}
 
 __all__ = [
+    "AFFINE_LAYERS",
     "LAYERS",
     "LAYER_TYPES",
     "Add",
