@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -123,7 +124,8 @@ def test_what_rewrites_the_graph(run, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["study", str(run), "--variants", names, "--out", str(tmp_path / "s"), "--json"])
     assert not caught.value.code
-    found = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
     base, sparse, pattern, pruned, both, qat, small = (
         row(found, name) for name in ("fp32", "sparse-80", "sparse-2:4", "pruned-50", "pruned-50-int8", "qat", "numpy")
     )
@@ -133,6 +135,7 @@ def test_what_rewrites_the_graph(run, tmp_path, capsys):
     assert zeros == sum(round(0.8 * size) for size in (72, 72 * 32, 2880))
     # conv1 reads one channel, no multiple of four: it stays.
     assert base["size"]["non_zeros"] - pattern["size"]["non_zeros"] == (kernels - 72) // 2
+    assert sparse["notes"] == ["sparse-80: trained for 1 epoch by the recipe's own schedule"]
     assert sparse["size"]["compressed"] < 0.7 * base["size"]["compressed"]
     # 16 of 32 channels went from conv2, and from what the last layer reads; 8 of conv1 are less than a multiple.
     assert pruned["size"]["macs"] == 64 * 72 + 9 * 72 * 16 + 144 * 10
@@ -146,6 +149,36 @@ def test_what_rewrites_the_graph(run, tmp_path, capsys):
         mixed["failure"].startswith("nothing has to be restored") or " products stay in float: " in mixed["notes"][-1]
     )
     assert len(found["sensitivity"]) == 3
+    # Where standard error is no terminal, what takes long is told in lines.
+    for line in (
+        "  3/7  sparse-80",
+        "  calibrating, minmax, 2 in all",
+        "  ranking operators, 3 in all",
+        "timing, offline, 5",
+    ):
+        assert line in shown.err
+    assert shown.err.count("epoch 1/1  |  training: loss ") == 4
+
+
+def test_without_epochs_what_is_pruned_is_not_trained(run, tmp_path, capsys):
+    names = "sparse-80,pruned-50,qat"
+    with pytest.raises(SystemExit) as caught:
+        main(["study", str(run), "--variants", names, "--finetune-epochs", "0", "--out", str(tmp_path / "s"), "--json"])
+    assert not caught.value.code
+    found = json.loads(capsys.readouterr().out)
+    sparse, pruned, qat = (row(found, name) for name in names.split(","))
+    assert sparse["notes"][0] == "sparse-80: not trained since, as finetune_epochs is 0"
+    assert pruned["notes"][0].endswith("not trained since, as finetune_epochs is 0")
+    assert qat["failure"] == "it needs training, and finetune_epochs is 0"
+    # The weights that were kept are those of the run.
+    trained = TrainedRun.open(run, backend="numpy")
+    kernel = trained.program.weights()["digit.kernel"]
+    kept = np.sort(np.abs(kernel), axis=None)[round(0.8 * kernel.size) :]
+    model = onnx.load(str(tmp_path / "s" / "sparse-80.onnx"))
+    written = next(
+        array for array in map(onnx.numpy_helper.to_array, model.graph.initializer) if array.size == kernel.size
+    )
+    np.testing.assert_array_equal(np.sort(np.abs(written[written != 0])), kept.astype(np.float32))
 
 
 def test_it_is_repeated_and_compared(folder, tmp_path, capsys):

@@ -12,12 +12,21 @@ from unitrain.train.events import BlockDone, EpochDone, Observer, RunEnd, RunSta
 
 
 class LiveBar(Observer):
-    """A bar with loss, metrics, learning rate, speed and time left; finished epochs stay as lines."""
+    """A bar with loss, metrics, learning rate, speed and time left; finished epochs stay as lines.
 
-    def __init__(self, output: TextIO) -> None:
-        self.console = Console(file=output, highlight=False)
+    Parameters
+    ----------
+    output
+        The terminal.
+    shared
+        Bars that are shown already, to which this one is added; it has a field ``values``.
+    """
+
+    def __init__(self, output: TextIO, shared: Progress | None = None) -> None:
+        self.console = Console(file=output, highlight=False) if shared is None else shared.console
         self.epochs = 0
-        self.bar = Progress(
+        self.shared = shared is not None
+        self.bar = shared or Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[values]}"),
@@ -59,9 +68,13 @@ class LiveBar(Observer):
 
     def on_end(self, event: RunEnd) -> None:
         """Take the bar away and print the end."""
-        self.bar.stop()
+        self.close()
         self.console.print(show_end(event), markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Give the screen back."""
-        self.bar.stop()
+        if not self.shared:
+            self.bar.stop()
+        elif self.task is not None:
+            self.bar.remove_task(self.task)
+            self.task = None

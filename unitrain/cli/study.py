@@ -14,8 +14,8 @@ import typer
 from unitrain.spec.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from unitrain.cli.study_bar import StudyBar
     from unitrain.spec.study import StudySpec
+    from unitrain.study.progress import Progress
     from unitrain.study.subject import Subject
 
 
@@ -57,6 +57,9 @@ def study(
         int | None, typer.Option(metavar="N", help="Interleaved rounds of timing, 5 at least; 30 by default.")
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Of every contender; 1 by default.")] = None,
+    finetune_epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Epochs of each variant that is trained further; 3 by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Keys splits, bootstrap and the order of each round.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default studies/NAME-TIME.")
@@ -85,7 +88,7 @@ def study(
         _list()
         return
     beside = {"data": data, "labels": labels, "preprocess": preprocess, "calib": calib, "shape": shape}
-    given: dict[str, Any] = {"margin": margin, "rounds": rounds, "threads": threads}
+    given: dict[str, Any] = {"margin": margin, "rounds": rounds, "threads": threads, "finetune_epochs": finetune_epochs}
     named = [word.strip() for text in variants or () for word in text.split(",") if word.strip()] or None
     earlier: dict[str, Any] | None = None
     if repeat is not None:
@@ -106,6 +109,7 @@ def study(
     _check_number("--margin", request["margin"], 1e-6, 0.999)
     _check_number("--rounds", request["rounds"], 5, 10_000)
     _check_number("--threads", request["threads"], 1, 256)
+    _check_number("--finetune-epochs", request.get("finetune_epochs"), 0, 100_000)
     plain, folder = _run(request, out)
     if as_json:
         typer.echo(json.dumps(plain, allow_nan=False))
@@ -123,7 +127,7 @@ def _run(request: dict[str, Any], out: Path | None) -> tuple[dict[str, Any], Pat
     from unitrain.backends import load_backend
 
     load_backend("onnx")
-    from unitrain.cli.study_bar import StudyBar
+    from unitrain.cli.study_bar import make_bar
     from unitrain.report.figures import check_report_packages
     from unitrain.report.study_page import render_study_page
     from unitrain.study.files import PAGE, make_folder, write_files
@@ -138,7 +142,7 @@ def _run(request: dict[str, Any], out: Path | None) -> tuple[dict[str, Any], Pat
         near = [entry.name for entry in source.parent.iterdir()] if source.parent.is_dir() else []
         raise InputError("no such run, recipe or model", file=str(source), hint=did_you_mean(source.name, near))
     folder = make_folder(out, source.stem)
-    bar = StudyBar()
+    bar = make_bar()
     try:
         subject, options = _subject(source, request, folder, bar)
         named = request["variants"] if request["variants"] is not None else options.variants
@@ -170,12 +174,12 @@ def _compare(earlier: dict[str, Any], plain: dict[str, Any], *, quiet: bool) -> 
         raise typer.Exit(1)
 
 
-def _subject(source: Path, request: dict[str, Any], folder: Path, bar: StudyBar) -> tuple[Subject, StudySpec]:
+def _subject(source: Path, request: dict[str, Any], folder: Path, bar: Progress) -> tuple[Subject, StudySpec]:
     """Read what is studied, and the settings: those of the command line over those of the recipe."""
     from unitrain.spec.study import StudySpec
 
     def settled(base: StudySpec) -> StudySpec:
-        given = {name: request[name] for name in ("margin", "rounds", "threads")}
+        given = {name: request.get(name) for name in ("margin", "rounds", "threads", "finetune_epochs")}
         return base.model_copy(update={name: value for name, value in given.items() if value is not None})
 
     beside = ("data", "labels", "preprocess", "calib")
@@ -198,11 +202,10 @@ def _subject(source: Path, request: dict[str, Any], folder: Path, bar: StudyBar)
     return from_run(run, options.calibration_samples, request["seed"]), options
 
 
-def _trained(recipe: Path, folder: Path, bar: StudyBar) -> Path:
+def _trained(recipe: Path, folder: Path, bar: Progress) -> Path:
     """Train a recipe into the study's folder."""
     from unitrain.spec.documents import is_recipe
     from unitrain.spec.yaml import read_yaml
-    from unitrain.study.training import Teller
     from unitrain.train.fit import fit
 
     if not is_recipe(read_yaml(recipe)):
@@ -211,7 +214,7 @@ def _trained(recipe: Path, folder: Path, bar: StudyBar) -> Path:
             file=str(recipe),
             allowed="a run folder, a recipe, or a model.onnx",
         )
-    return fit(recipe, out=folder / "run", observers=(Teller(bar),)).folder.path
+    return fit(recipe, out=folder / "run", observers=(bar.training(),)).folder.path
 
 
 def _list() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from unitrain.spec.base import Spec
 
@@ -29,7 +29,8 @@ class StudySpec(Spec):
     batch
         Samples a call in the offline scenario; single stream is one.
     finetune_epochs
-        Epochs of training after channels are pruned, or with fake quantisation.
+        Epochs of training after channels are pruned, while weights become zero, or with fake quantisation. With 0
+        what is pruned is studied as it is.
     """
 
     variants: tuple[str, ...] | None = None
@@ -38,7 +39,7 @@ class StudySpec(Spec):
     rounds: Annotated[int, Field(ge=5)] = 30
     threads: PositiveInt = 1
     batch: PositiveInt = 32
-    finetune_epochs: PositiveInt = 3
+    finetune_epochs: NonNegativeInt = 3
 
 
 class ImagePreprocessing(Spec):

@@ -1,4 +1,4 @@
-"""Variants that rewrite a run's graph: zeros in weights, whole channels gone and trained further."""
+"""Variants that prune a run and train it further: zeros in weights, whole channels gone."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ from collections.abc import Mapping
 import numpy as np
 
 from unitrain.backends.onnx import emit
-from unitrain.graph.passes.magnitude import prune_magnitude
+from unitrain.graph.passes.magnitude import magnitude_masks, prune_magnitude
 from unitrain.graph.passes.prune_channels import prune_channels
 from unitrain.spec.errors import InputError
+from unitrain.spec.pruning import PruningSpec
 from unitrain.study.subject import Array
 from unitrain.study.training import finetune
 from unitrain.study.workshop import Built, Workshop
 
 Weights = Mapping[str, Array]
 
+# Times at which weights become zero, over three quarters of the training.
+_REMOVALS = 30
 
-def sparse(workshop: Workshop, sparsity: float = 0.5, pattern: tuple[int, int] | None = None) -> Built:
-    """Set the smallest weights to zero, with no training afterwards."""
-    trained = workshop.trained
-    found = prune_magnitude(trained.loaded.graph, trained.program.weights(), sparsity, pattern=pattern)
-    model = emit(found.graph, _float32(found.weights))
-    return Built(model, notes=found.notes)
+
+def sparse(workshop: Workshop, sparsity: float | None = None, pattern: tuple[int, int] | None = None) -> Built:
+    """Set weights to zero while the run trains further: a share of them little by little, a pattern at once."""
+    trained, epochs = workshop.trained, workshop.options.finetune_epochs
+    graph, weights = trained.loaded.graph, trained.program.weights()
+    _, notes = magnitude_masks(graph, weights, sparsity or 0.0, pattern=pattern)
+    if epochs:
+        training = trained.loaded.recipe.training
+        updates = epochs * workshop.subject.samples.counts["train"] // training.batch_size
+        rule = PruningSpec(sparsity=sparsity, pattern=pattern, every=max(1, updates // _REMOVALS))
+        _, weights = finetune(trained.loaded, graph, weights, epochs, workshop.progress, pruning=rule)
+    else:
+        weights = prune_magnitude(graph, weights, sparsity or 0.0, pattern=pattern).weights
+    return Built(emit(graph, _float32(weights)), notes=(f"{_named(sparsity, pattern)}: {_trained(epochs)}", *notes))
 
 
 def pruned(workshop: Workshop, ratio: float) -> Built:
@@ -52,15 +63,26 @@ def _pruned(workshop: Workshop, ratio: float) -> str:
                 "a multiple of 16"
             )
         epochs = workshop.options.finetune_epochs
-        _, tuned = finetune(trained.loaded, found.graph, found.weights, epochs, workshop.progress)
+        tuned = found.weights
+        if epochs:
+            _, tuned = finetune(trained.loaded, found.graph, tuned, epochs, workshop.progress)
         shrunk = 100 * (1 - found.graph.macs / max(graph.macs, 1))
         workshop.said[name] = [
-            f"{name}: {shrunk:.0f} % of the multiply-accumulates went with the channels; then trained for {epochs} "
-            f"{'epoch' if epochs == 1 else 'epochs'} by the recipe's own schedule",
+            f"{name}: {shrunk:.0f} % of the multiply-accumulates went with the channels; {_trained(epochs)}",
             *found.notes,
         ]
         workshop.floats[name] = emit(found.graph, _float32(tuned))
     return name
+
+
+def _named(sparsity: float | None, pattern: tuple[int, int] | None) -> str:
+    return f"sparse-{100 * sparsity:.0f}" if sparsity is not None else "sparse-" + ":".join(map(str, pattern or ()))
+
+
+def _trained(epochs: int) -> str:
+    if not epochs:
+        return "not trained since, as finetune_epochs is 0"
+    return f"trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} by the recipe's own schedule"
 
 
 def _float32(weights: Weights) -> dict[str, Array]:

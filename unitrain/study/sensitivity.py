@@ -32,12 +32,13 @@ def rank(workshop: Workshop) -> list[Sensitivity]:
     exact = workshop.outputs(workshop.floats["float"], samples)[output]
     nodes = product_nodes(workshop.prepared().model)
     found = []
+    told = workshop.progress.within("ranking operators", len(nodes))
     for number, (name, kind) in enumerate(nodes):
-        workshop.progress.tell(f"sensitivity {number + 1} of {len(nodes)}")
         built = workshop.static(Static(only=(name,)))
         values = workshop.outputs(built.model, samples)[output]
         noise = signal_to_noise(exact.astype(float), values.astype(float))
         found.append(Sensitivity(name, kind, noise))
+        told(number + 1)
     workshop.sensitivity += sorted(found, key=lambda item: item.signal_to_noise)
     return workshop.sensitivity
 

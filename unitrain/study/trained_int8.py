@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unitrain.backends.onnx.integer import emit_int8
+from unitrain.spec.errors import InputError
 from unitrain.spec.quantization import Quantization
 from unitrain.study.training import finetune
 from unitrain.study.workshop import Built, Workshop
@@ -18,6 +19,8 @@ def qat(workshop: Workshop) -> Built:
     if loaded.recipe.quantization is not None:
         return Built(emit_int8(loaded.graph, weights), notes=("qat: with the ranges of the run, which trained for it",))
     epochs = workshop.options.finetune_epochs
+    if not epochs:
+        raise InputError("it needs training, and finetune_epochs is 0")
     graph, tuned = finetune(
         loaded,
         loaded.graph,

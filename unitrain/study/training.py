@@ -1,4 +1,4 @@
-"""Training within a study: a run that is trained further, told to the display."""
+"""Training within a study: a run that is trained further."""
 
 from __future__ import annotations
 
@@ -9,32 +9,16 @@ from typing import Any
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.respell import spec_of
+from unitrain.spec.pruning import PruningSpec
 from unitrain.spec.quantization import Quantization
 from unitrain.spec.schedules import ExponentialSchedule, MultiStepSchedule, Schedule
 from unitrain.study.progress import Progress
 from unitrain.study.subject import Array
-from unitrain.train.events import BlockDone, Observer, RunStart
 from unitrain.train.fit import fit
 from unitrain.train.recipe import LoadedRecipe, check_recipe
 from unitrain.weights.store import load_weights, save_tensors
 
 Weights = Mapping[str, Array]
-
-
-class Teller(Observer):
-    """Tells a study's display how far training is."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._epochs = 0
-
-    def on_start(self, event: RunStart) -> None:
-        """Keep the number of epochs."""
-        self._epochs = event.epochs
-
-    def on_block(self, event: BlockDone) -> None:
-        """Say the epoch."""
-        self._progress.tell(f"training, epoch {event.epoch} of {self._epochs}")
 
 
 def finetune(
@@ -46,6 +30,7 @@ def finetune(
     *,
     rate: float = 1.0,
     quantization: Quantization | None = None,
+    pruning: PruningSpec | None = None,
 ) -> tuple[Graph, dict[str, Array]]:
     """Train a model further by the recipe of a run; return what was trained, and its weights.
 
@@ -55,6 +40,8 @@ def finetune(
         Factor of the recipe's learning rate.
     quantization
         How numbers are rounded while it trains; the graph then has layers that round.
+    pruning
+        How weights become zero while it trains. Those of a run that was itself so trained stay zero in any case.
 
     Notes
     -----
@@ -65,6 +52,8 @@ def finetune(
         start = Path(folder) / "start.safetensors"
         save_tensors(start, dict(weights), {"format": "unitrain canonical weights"})
         recipe = loaded.recipe
+        if pruning is None and recipe.pruning is not None:
+            pruning = PruningSpec()
         training = recipe.training.model_copy(
             update={"epochs": epochs, "max_steps": None, "max_minutes": None, "early_stopping": None}
         )
@@ -75,12 +64,12 @@ def finetune(
             "schedule": pressed(recipe.schedule, epochs / recipe.training.epochs),
             "optimizer": recipe.optimizer.model_copy(update={"lr": rate * recipe.optimizer.lr}),
             "quantization": quantization,
-            "pruning": None,
+            "pruning": pruning,
             "distillation": None,
             "tracking": (),
         }
         shortened = check_recipe(recipe.model_copy(update=changes), loaded.folder)
-        done = fit(shortened, backend=recipe.backend, out=Path(folder) / "run", observers=(Teller(progress),))
+        done = fit(shortened, backend=recipe.backend, out=Path(folder) / "run", observers=(progress.training(),))
         return shortened.graph, dict(load_weights(done.folder.weights, shortened.graph))
 
 

@@ -22,7 +22,7 @@ from unitrain.study.workshop import Built, Workshop
 FLOAT = Expected()
 SMALLER = Expected(differs=True, not_larger=True)
 INTEGERS = Expected(integers=True, differs=True, not_larger=True)
-Needs = Literal["file", "run", "training"]
+Needs = Literal["file", "training"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Variant:
     expected
         What its gates ask.
     needs
-        ``file``: any ONNX file will do; ``run``: the graph of a trained run is rewritten; ``training``: and trained
-        further, which is done only when the variant is named.
+        ``file``: any ONNX file will do; ``training``: a run is trained further, which is done only when the variant is
+        named.
     candidate
         Whether it may be recommended: a negative control may not.
     """
@@ -139,10 +139,10 @@ _ALL = (
     *(
         Variant(
             f"sparse-{label}",
-            f"{what} of the weights zero: smaller after compression only, no faster here",
+            f"{what} of the weights zero, trained further: smaller after compression only, no faster here",
             partial(sparse, **options),
             SMALLER,
-            needs="run",
+            needs="training",
             candidate=False,
         )
         for label, what, options in _SPARSE
@@ -180,7 +180,7 @@ def choose(named: Sequence[str] | None, *, is_run: bool) -> tuple[list[Variant],
     Parameters
     ----------
     named
-        Names, or ``all``; by default all that need no training, and of a file those that need no run.
+        Names, or ``all``; by default all that need no training.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def choose(named: Sequence[str] | None, *, is_run: bool) -> tuple[list[Variant],
         A name is unknown.
     """
     if named is None:
-        return [item for item in _ALL if item.needs == "file" or (item.needs == "run" and is_run)], []
+        return [item for item in _ALL if item.needs == "file"], []
     known = (*VARIANTS, *RUNTIMES, ALL)
     for name in named:
         if name not in known:

@@ -102,7 +102,8 @@ class Workshop:
         prepared = self.prepared(source)
         whole = _equal_batches(self.subject.samples.calibration, self.subject.fixed_batch)
         ranges = Path(self._folder.name) / f"{source}-{options.calibration}.json"
-        model = static_int8(prepared.model, whole, options, ranges)
+        told = _silent if ranges.is_file() else self.progress.within(f"calibrating, {options.calibration}", len(whole))
+        model = static_int8(prepared.model, whole, options, ranges, told)
         return Built(model, source=source, notes=(*self.said.get(source, ()), *prepared.notes))
 
     def outputs(self, model: Model, samples: Samples) -> dict[str, Array]:
@@ -114,6 +115,10 @@ class Workshop:
     def close(self) -> None:
         """Throw away what was kept in files."""
         self._folder.cleanup()
+
+
+def _silent(done: int) -> None:
+    """Ranges that were found before are not told again."""
 
 
 def predict(deployed: Deployed, samples: Samples, fixed_batch: int | None) -> dict[str, Array]:

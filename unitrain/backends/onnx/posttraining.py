@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +48,11 @@ class Static:
 
 
 def static_int8(
-    model: ModelProto, batches: Sequence[Mapping[str, Array]], options: Static, ranges: Path | None = None
+    model: ModelProto,
+    batches: Sequence[Mapping[str, Array]],
+    options: Static,
+    ranges: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> ModelProto:
     """Quantise a model that `repair` has prepared.
 
@@ -58,6 +62,8 @@ def static_int8(
         Calibration samples, inputs by name.
     ranges
         A file for the ranges found: read where it is there, written where it is not.
+    progress
+        Told how many batches have gone through the model, where they have to.
 
     Raises
     ------
@@ -92,7 +98,7 @@ def static_int8(
             )
 
         try:
-            found = _calibrated(source, batches, options.calibration, types, ranges)
+            found = _calibrated(source, batches, options.calibration, types, ranges, progress)
             try:
                 return written({})
             except ValueError:
@@ -104,7 +110,12 @@ def static_int8(
 
 
 def _calibrated(
-    source: Path, batches: Sequence[Mapping[str, Array]], method: Calibration, types: list[str], kept: Path | None
+    source: Path,
+    batches: Sequence[Mapping[str, Array]],
+    method: Calibration,
+    types: list[str],
+    kept: Path | None,
+    progress: Callable[[int], None],
 ) -> Any:
     """Return the ranges of all activations over the batches, from the file ``kept`` if they were found before."""
     from onnxruntime.quantization import CalibrationMethod
@@ -119,7 +130,7 @@ def _calibrated(
         augmented_model_path=str(source.with_name("augmented.onnx")),
         calibrate_method=getattr(CalibrationMethod, _METHODS[method]),
     )
-    reader = _Reader(batches)
+    reader = _Reader(batches, progress)
     # Histograms are made of whole activations, of so many batches at a time; for ranges the extremes are enough.
     piece = max(len(batches), 1) if method == "minmax" else max(n for n in (1, 2, 3, 4) if len(batches) % n == 0)
     for start in range(0, len(batches), piece):
@@ -134,8 +145,10 @@ def _calibrated(
 class _Reader:
     """Hands batches to the quantiser, one after another."""
 
-    def __init__(self, batches: Sequence[Mapping[str, Array]]) -> None:
+    def __init__(self, batches: Sequence[Mapping[str, Array]], progress: Callable[[int], None]) -> None:
         self._batches = batches
+        self._progress = progress
+        self._taken = 0
         self.rewind()
 
     def __len__(self) -> int:
@@ -148,6 +161,9 @@ class _Reader:
     def get_next(self) -> dict[str, Any] | None:
         """Return the next batch, or None at the end."""
         batch = next(self._left, None)
+        # A batch has gone through when the next one is asked for.
+        self._progress(self._taken)
+        self._taken += batch is not None
         return None if batch is None else dict(batch)
 
     def set_range(self, start_index: int, end_index: int) -> None:
