@@ -44,7 +44,9 @@ def rank(workshop: Workshop) -> list[Sensitivity]:
 
 
 def mixed(workshop: Workshop) -> Built:
-    """Restore the operators that suffer most to float, twice as many each time, until the rest is not inferior.
+    """Restore the operators that suffer most to float, the fewest with which the rest is not inferior.
+
+    Twice as many are tried each time until there are enough, then the counts between by halves.
 
     Raises
     ------
@@ -52,18 +54,31 @@ def mixed(workshop: Workshop) -> Built:
         There is nothing to restore, or all has to be restored.
     """
     ranked = rank(workshop)
-    count = 0
-    while count < len(ranked):
-        names = tuple(item.node for item in ranked[:count])
-        workshop.progress.tell(f"{count} operators restored")
-        built = workshop.static(Static(exclude=names))
-        if accepted(_selection(workshop, built)):
-            if count == 0:
-                raise InputError("nothing has to be restored: int8 keeps its quality on the selection samples")
-            said = f"mixed: {count} of {len(ranked)} products stay in float: {', '.join(names)}"
-            return Built(built.model, notes=(*built.notes, said))
-        count = max(1, 2 * count)
-    raise InputError(f"int8 is inferior until all {len(ranked)} products are restored")
+
+    def tried(count: int) -> Built | None:
+        workshop.progress.tell(f"mixed, {count} operators restored")
+        built = workshop.static(Static(exclude=tuple(item.node for item in ranked[:count])))
+        return built if accepted(_selection(workshop, built)) else None
+
+    if tried(0) is not None:
+        raise InputError("nothing has to be restored: int8 keeps its quality on the selection samples")
+    few, enough, best = 0, 1, None
+    while enough < len(ranked) and (best := tried(enough)) is None:
+        few, enough = enough, 2 * enough
+    if best is None and (enough := len(ranked) - 1) > few:
+        best = tried(enough)
+    if best is None:
+        raise InputError(f"int8 is inferior until all {len(ranked)} products are restored")
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        built = tried(middle)
+        if built is None:
+            few = middle
+        else:
+            enough, best = middle, built
+    names = ", ".join(item.node for item in ranked[:enough])
+    said = f"mixed: {enough} of {len(ranked)} products stay in float: {names}"
+    return Built(best.model, notes=(*best.notes, said))
 
 
 def _selection(workshop: Workshop, built: Built) -> Quality:

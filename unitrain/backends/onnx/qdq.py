@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from onnx import ModelProto
+from onnx import ModelProto, helper
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -63,7 +63,23 @@ def write_qdq(
             quantizer.quantize_activation_tensor(name)
         quantizer.quantize_model()
     result: ModelProto = quantizer.model.model
+    _keep_in_floats(result, exclude)
     return result
+
+
+def _keep_in_floats(model: ModelProto, names: Collection[str]) -> None:
+    """Let these operators be computed in floats even between others that are not.
+
+    Since 1.21 onnxruntime's optimiser (``WeightBiasQuantization``) quantises the kernel of a product by itself where it
+    finds its input dequantised and its result quantised. It does not look through a sum of one.
+    """
+    dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    for node in [node for node in model.graph.node if node.name in names]:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm") and node.input[0] in dequantised:
+            held = f"{node.name}.float"
+            place = next(number for number, other in enumerate(model.graph.node) if other.name == node.name)
+            model.graph.node.insert(place, helper.make_node("Sum", [node.input[0]], [held], name=held))
+            node.input[0] = held
 
 
 class _GivenRanges(QDQQuantizer):  # type: ignore[misc]  # onnxruntime has no types
