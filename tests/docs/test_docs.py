@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,15 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_rows_of_a_table_have_as_many_cells_as_its_head(page):
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        # A pipe behind a backslash is text; one within backticks parts cells nevertheless.
+        rows = [row.replace("\\|", "").count("|") for row in table.splitlines()]
+        assert set(rows) == {rows[0]}, table.splitlines()[0]
+
+
 def commands() -> list[str]:
     found = []
     for page in PAGES:
@@ -119,3 +129,13 @@ def test_the_pages_name_everything_a_recipe_can_say():
         "orthogonal",
     }
     assert not set(missing) - initialisers
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_scripts_and_extras_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for script in re.findall(r"\bscripts/[\w.-]*\w", text):
+        assert (ROOT / script).exists(), script
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for named in re.findall(r"(?:\.|unitrain)\[([a-z,]+)\]", text):
+        assert set(named.split(",")) <= extras.keys(), named
