@@ -21,7 +21,8 @@ from unitrain.spec.model import ModelSpec
 from unitrain.spec.optimizers import Adam
 from unitrain.train.losses import make_loss
 from unitrain.train.plan import Batches
-from unitrain.train.tuning import Trial, Tuner, best, choose, try_all
+from unitrain.train.tuner import Trial, Tuner
+from unitrain.train.tuning import best, choose, try_all
 from unitrain.train.tuning_cache import KnownTrials, describe
 from unitrain.train.update import Update
 from unitrain.weights.initialize import initialize

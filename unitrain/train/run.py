@@ -42,7 +42,8 @@ from unitrain.train.session import (
 )
 from unitrain.train.tracking import trackers
 from unitrain.train.trainer import Trainer
-from unitrain.train.tuning import Tuner, choose
+from unitrain.train.tuner import Tuner
+from unitrain.train.tuning import choose
 from unitrain.train.tuning_cache import KnownTrials
 from unitrain.train.update import AVERAGE, Update
 from unitrain.weights.initialize import check_weights

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unitrain.backends.versions import versions
 from unitrain.machine import cpu_line, processors
-from unitrain.train.tuning import Trial, Tuner
+from unitrain.train.tuner import Trial, Tuner
 
 _TRIALS = TypeAdapter(tuple[Trial, ...], config={"defer_build": True})
 
