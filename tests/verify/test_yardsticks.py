@@ -8,13 +8,14 @@ from conformance.cases import CASES, Case, case_graph, case_inputs, case_output_
 
 from unitrain.backends.contract import Program, Settings
 from unitrain.backends.numpy import BACKEND
+from unitrain.spec.layers import AFFINE_LAYERS
 from unitrain.verify.altered import AlteredBackend
 from unitrain.verify.growth import inherited_growth
 from unitrain.verify.noise import HALF_ULP, moved, noise
-from unitrain.verify.twins import BIASED, TWINS, twins
+from unitrain.verify.twins import TWINS, twins
 from unitrain.verify.verdict import judge, sum_growth
 
-TWINNED = [case for case in CASES if type(case.layer) in {*TWINS, *BIASED}]
+TWINNED = [case for case in CASES if type(case.layer) in {*TWINS, *AFFINE_LAYERS}]
 
 
 def tensors(program: Program, case: Case, training: bool) -> dict[str, np.ndarray]:
@@ -36,7 +37,7 @@ def test_a_twin_is_the_same_function_in_float64(case: Case, training: bool) -> N
 
 
 def test_every_kind_with_a_twin_has_cases() -> None:
-    assert {type(case.layer) for case in TWINNED} == {*TWINS, *BIASED}
+    assert {type(case.layer) for case in TWINNED} == {*TWINS, *AFFINE_LAYERS}
 
 
 def test_a_move_is_at_most_half_an_ulp_and_leaves_zero_and_integers() -> None:
