@@ -9,6 +9,7 @@ import gzip
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import time
 import zlib
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from survival import hostile
 from survival.hostile import BYTES, KINDS, SECONDS, cases
-from survival.runs import RECIPE
+from survival.runs import RECIPE, ROOT
 
 from unitrain.cli.main import main
 from unitrain.data import files
@@ -223,3 +224,17 @@ def test_a_recipe_runs_no_python_file(folder, capsys):
     refused(capsys, "fit", "iris.yaml", "--set", "model=evil.py")
     refused(capsys, "fit", "iris.yaml", "--set", "model={file: 'evil.py:make'}")
     assert not (folder / "pwned").exists()
+
+
+def test_nothing_is_reported_to_the_makers_of_onnxruntime(tmp_path):
+    """It would leave a device's number and what waits to be sent in the user's cache, as without the switch it does."""
+    reports = {}
+    for switched, code in ((False, "import onnxruntime"), (True, "import unitrain.backends.onnx, onnxruntime")):
+        home = tmp_path / str(switched)
+        home.mkdir()
+        # Little else, for variables of a continuous integration keep it quiet too.
+        surroundings = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home)}
+        subprocess.run([sys.executable, "-c", code], env=surroundings, check=True, timeout=120)
+        reports[switched] = [path.name for path in home.rglob("*") if path.is_file()]
+    assert reports[True] == []
+    assert reports[False] != []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 from unitrain.backends.contract import Backend
 from unitrain.garbage import everything_stays
@@ -12,6 +13,10 @@ from unitrain.spec.errors import InputError, unknown_name
 BACKENDS: dict[str, str | None] = {"numpy": None, "keras": "tensorflow", "torch": "torch", "onnx": "onnx"}
 # Those whose `Backend.trains` holds, known without importing them.
 TRAINING_BACKENDS = ("numpy", "keras", "torch")
+
+# From 1.29 on onnxruntime reports names and hashes of models to its makers as soon as it is imported, unless it is told
+# not to. Whoever has set this already is left alone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load_backend(name: str) -> Backend:
