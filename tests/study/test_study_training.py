@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
 from unitrain.spec import schedules as specs
-from unitrain.study.training import pressed
+from unitrain.study.progress import Progress
+from unitrain.study.training import finetune, pressed
+from unitrain.train.events import Observer
+from unitrain.train.inference import TrainedRun
 from unitrain.train.schedules import make_schedule
 
 
@@ -39,3 +45,19 @@ def test_an_exponential_falls_as_far():
 def test_none_stays_none():
     assert pressed(None, 0.5) is None
     assert pressed(specs.OneCycleSchedule(), 0.5) == specs.OneCycleSchedule()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_study_and_not_one_training(run, number):
+    class Asking(Observer):
+        def on_block(self, event):
+            os.kill(os.getpid(), number)
+
+    class Display(Progress):
+        def training(self):
+            return Asking()
+
+    trained = TrainedRun.open(run, backend="numpy")
+    with pytest.raises(SystemExit) as caught:
+        finetune(trained.loaded, trained.loaded.graph, trained.program.weights(), 50, Display())
+    assert caught.value.code == 128 + number

@@ -206,6 +206,7 @@ def _trained(recipe: Path, folder: Path, bar: Progress) -> Path:
     """Train a recipe into the study's folder."""
     from unitrain.spec.documents import is_recipe
     from unitrain.spec.yaml import read_yaml
+    from unitrain.study.training import ended
     from unitrain.train.fit import fit
 
     if not is_recipe(read_yaml(recipe)):
@@ -214,7 +215,7 @@ def _trained(recipe: Path, folder: Path, bar: Progress) -> Path:
             file=str(recipe),
             allowed="a run folder, a recipe, or a model.onnx",
         )
-    return fit(recipe, out=folder / "run", observers=(bar.training(),)).folder.path
+    return ended(fit(recipe, out=folder / "run", observers=(bar.training(),))).path
 
 
 def _list() -> None:

@@ -247,6 +247,7 @@ def _prepared(
 ) -> list[Contender]:
     """Prepare the other runtimes for one scenario; what fails is a row with its reason."""
     contenders = []
+    progress.begin("preparing other runtimes", len(others))
     for runtime, row in others:
         if row.failure or subject.trained is None:
             continue
@@ -259,6 +260,7 @@ def _prepared(
             row.failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         else:
             contenders += [] if contender is None else [contender]
+        progress.step()
     return contenders
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,16 +10,20 @@ from typing import Any
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.respell import spec_of
+from unitrain.spec.errors import InputError
 from unitrain.spec.pruning import PruningSpec
 from unitrain.spec.quantization import Quantization
 from unitrain.spec.schedules import ExponentialSchedule, MultiStepSchedule, Schedule
 from unitrain.study.progress import Progress
 from unitrain.study.subject import Array
-from unitrain.train.fit import fit
+from unitrain.train.fit import FitResult, fit
 from unitrain.train.recipe import LoadedRecipe, check_recipe
+from unitrain.train.run_folder import RunFolder
 from unitrain.weights.store import load_weights, save_tensors
 
 Weights = Mapping[str, Array]
+
+_SIGNALS = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM}
 
 
 def finetune(
@@ -70,7 +75,24 @@ def finetune(
         }
         shortened = check_recipe(recipe.model_copy(update=changes), loaded.folder)
         done = fit(shortened, backend=recipe.backend, out=Path(folder) / "run", observers=(progress.training(),))
-        return shortened.graph, dict(load_weights(done.folder.weights, shortened.graph))
+        return shortened.graph, dict(load_weights(ended(done).weights, shortened.graph))
+
+
+def ended(done: FitResult) -> RunFolder:
+    """Return the folder of a run that came to its end.
+
+    Raises
+    ------
+    InputError
+        Its loss was not finite.
+    SystemExit
+        A signal has ended it, and so ends the study: 128 and the signal's number, as a shell expects.
+    """
+    if done.end.reason in _SIGNALS:
+        raise SystemExit(128 + _SIGNALS[done.end.reason])
+    if done.end.reason == "not finite":
+        raise InputError(f"training it failed: {done.end.message}")
+    return done.folder
 
 
 def pressed(schedule: Schedule | None, share: float) -> Schedule | None:

@@ -11,6 +11,7 @@ import torch
 
 from unitrain.backends.contract import Arrays, Settings
 from unitrain.backends.toolkit import Call
+from unitrain.backends.torch.candidates import compiled
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.runtime import differentiable, dtype_of
 from unitrain.backends.torch.transfer import Tensors, Transfer, copied
@@ -145,14 +146,14 @@ def _compiled(module: GraphModule, inputs: Tensors) -> Callable[..., Any]:
     torch keeps a few compiled forms of a ``forward`` and runs further modules of its class uncompiled: it forgets here.
     """
     torch.compiler.reset()
-    compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
+    called = compiled(module)
     try:
         with torch.inference_mode():
-            compiled(inputs)
+            called(inputs)
     except Exception as error:  # its compilers raise what they like
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"torch.compile does not work here: {type(error).__name__}: {reason}") from None
-    return compiled
+    return called
 
 
 TOOLKIT = TorchToolkit()
