@@ -49,9 +49,16 @@ def test_a_value_and_a_weight_on_either_side_of_a_tie_are_one_flip_each() -> Non
 
 def test_a_result_shows_a_level_that_the_input_does_not() -> None:
     """A backend that multiplies by the reciprocal of the step may round the same number otherwise."""
-    ours = values(2.4)
-    theirs = {**ours, "levels": ours["levels"] + np.array([[0.0, 1.0, 0.0]])}
-    assert count_flips(GRAPH, ours, theirs, (weights(4.0), weights(4.0))) == {"levels": 1}
+    same = weights(4.0)
+
+    def flips(number: float) -> dict[str, int]:
+        ours = values(number)
+        theirs = {**ours, "levels": ours["levels"] + np.array([[0.0, 1.0, 0.0]])}
+        return count_flips(GRAPH, ours, theirs, (same, same))
+
+    assert flips(2.5 - 1e-7) == {"levels": 1}
+    # Nothing but a fault takes a number to another level that is not next to a tie.
+    assert flips(2.4) == {}
 
 
 def test_what_fails_behind_a_flip_is_excused_and_what_fails_before_is_not() -> None:

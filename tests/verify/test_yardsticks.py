@@ -19,7 +19,10 @@ TWINNED = [case for case in CASES if type(case.layer) in {*TWINS, *AFFINE_LAYERS
 
 
 def tensors(program: Program, case: Case, training: bool) -> dict[str, np.ndarray]:
-    inputs = {name: array.astype(np.float64) for name, array in case_inputs(case).items()}
+    inputs = {
+        name: array if array.dtype.kind == "i" else array.astype(np.float64)
+        for name, array in case_inputs(case).items()
+    }
     gradient = {"y": case_output_gradient(case).astype(np.float64)}
     outputs, by_input, by_parameter = program.differentiate(inputs, gradient, training=training)
     return {**outputs, **by_input, **by_parameter}
@@ -70,6 +73,23 @@ def test_noise_shows_what_cancels() -> None:
     assert 1e-9 < np.abs(found["noisy"]).max() < 1e-4
     assert judge(narrow, found["exact"], found["noisy"]).passed
     assert not judge(narrow, found["exact"]).passed
+
+
+def test_noise_shows_what_cancels_in_a_cosine_with_itself() -> None:
+    """By either input it is dy (u - u) / |x|: nothing, but for half an ulp of each of the two terms."""
+    from unitrain.graph.resolve import resolve
+    from unitrain.spec.model import ModelSpec
+
+    layers = [{"type": "cosine", "name": "alike", "inputs": ["x", "x"]}]
+    graph = resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": [4]}}, "layers": layers}))
+    generator = np.random.default_rng(2)
+    x, dy = generator.normal(size=(64, 4)), generator.normal(size=64)
+    program = AlteredBackend(noise(0, 1)).compile(graph, {}, Settings(precision="float64"))
+    (found,) = program.differentiate({"x": x}, {"alike": dy})[1].values()
+    term = np.abs(dy[:, None] * x / np.square(x).sum(axis=1, keepdims=True))
+    # Two inputs, two terms of each, none moved by more than half an ulp, and a quarter of that in the mean of four.
+    assert (np.abs(found) <= 4.0 * HALF_ULP * term * (1 + 1e-6)).all()
+    assert np.abs(found).mean() > 0.25 * HALF_ULP * term.mean()
 
 
 @pytest.mark.parametrize(("terms", "growth"), [(1, 1.0), (32, 1.0), (3200, 10.0), (320000, 100.0)])

@@ -94,6 +94,7 @@ def count_flips(
         By node name, in topological order; layers without a flip are left out.
     """
     flips: dict[str, int] = {}
+    rounding = {} if weights is None else activation_flips(graph, (ours, theirs), weights, True)
     for node in graph.nodes:
         source = node.inputs[0]
         if node.layer.type in KINKS:
@@ -101,7 +102,7 @@ def count_flips(
         elif node.layer.type in CHOOSING:
             count = int((_chosen(node, ours) != _chosen(node, theirs)).sum()) // 2
         elif weights is not None:
-            count = activation_flips(node, (ours, theirs), weights, True) + kernel_flips(graph, node, weights)
+            count = rounding.get(node.name, 0) + kernel_flips(graph, node, weights)
         else:
             continue
         if count:

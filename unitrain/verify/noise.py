@@ -11,8 +11,9 @@ from functools import partial
 
 import numpy as np
 
+from unitrain.backends.numpy.reduction import sum_stretched
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.spec.layers import BatchNorm, GroupedNorm, LayerNorm
+from unitrain.spec.layers import BatchNorm, Cosine, GroupedNorm, LayerNorm
 from unitrain.spec.layers.base import LayerSpec
 from unitrain.verify.altered import Change, Functions
 from unitrain.verify.twins import normalised
@@ -76,6 +77,8 @@ def _noisy(
         by_input, by_parameter = back(moved(dy, generator))
         if isinstance(layer, CANCELLING) and (context.training or not isinstance(layer, BatchNorm)):
             by_input = (_cancelled(layer, parameters, inputs[0], dy, by_input[0], generator),)
+        if isinstance(layer, Cosine):
+            by_input = _turned(layer, inputs, y, dy, by_input, generator)
         return (
             tuple(None if dx is None else moved(np.asarray(dx), generator) for dx in by_input),
             {name: moved(np.asarray(gradient), generator) for name, gradient in by_parameter.items()},
@@ -109,6 +112,30 @@ def _cancelled(
     of_each = np.abs(g / spread) * generator.uniform(-1.0, 1.0, rows.shape)
     of_mean = mean * slope / spread**2 * generator.uniform(-1.0, 1.0, mean.shape)
     return np.asarray(dx + HALF_ULP * (of_each + of_mean).reshape(dx.shape))
+
+
+def _turned(
+    layer: Cosine,
+    inputs: tuple[Array, ...],
+    y: Array,
+    dy: Array,
+    by_input: tuple[Array | None, ...],
+    generator: np.random.Generator,
+) -> tuple[Array | None, ...]:
+    """Move the gradients of a cosine by half an ulp of the terms whose difference they are.
+
+    By a it is dy (v - y u) / |a|, with u = a / |a| and v = b / |b|. Where a and b point the same way nothing is left of
+    it but the rounding of dy v / |a| and of dy y u / |a|.
+    """
+    y, dy = (y, dy) if layer.keep_axis else (y[..., None], dy[..., None])
+    norms = [np.sqrt(np.maximum(np.square(x).sum(axis=-1, keepdims=True), layer.epsilon**2)) for x in inputs]
+    units = [x / norm for x, norm in zip(inputs, norms, strict=True)]
+    found: list[Array | None] = []
+    for own, other, norm, x, dx in zip(units, units[::-1], norms, inputs, by_input, strict=True):
+        terms = np.stack(np.broadcast_arrays(dy * other / norm, dy * y * own / norm))
+        lost = sum_stretched((terms * generator.uniform(-1.0, 1.0, terms.shape)).sum(axis=0), x.shape)
+        found.append(None if dx is None else dx + HALF_ULP * lost)
+    return tuple(found)
 
 
 def noise(seed: int, number: int) -> Change:

@@ -219,12 +219,11 @@ class Trajectories:
         return count_flips(graph, values[0], values[1], (ours, theirs))
 
     def _first_flip(self, runner: Runner, last: int) -> tuple[int, str] | None:
-        """Train again, update by update, up to step ``last``: the first step with a flip, and its layer."""
+        """Train again, batch by batch, up to step ``last``: the first step with a flip, and its layer."""
         self.tell(f"looking for flips of {runner.label}")
-        group = self.subject.accumulate
         theirs, ours = self._begin(runner), self._begin(self.cast.reference)
         placed, placed_twin = theirs.place(self.subject.data), ours.place(self.subject.data)
-        for first in range(0, last, group):
+        for first in range(last):
             inputs = rows_of(self.subject.data, self._rows(first)).inputs
             values = [
                 {**inputs, **program.activations(inputs, training=True, step=first)} for program in (ours, theirs)
@@ -232,7 +231,7 @@ class Trajectories:
             flips = count_flips(self.subject.graph, values[0], values[1], (ours.weights(), theirs.weights()))
             if flips:
                 return first, next(iter(flips))
-            plan = self._plan(first, first + group)
+            plan = self._plan(first, first + 1)
             theirs.run_steps(placed, plan)
             ours.run_steps(placed_twin, plan)
         return None

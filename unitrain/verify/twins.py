@@ -1,4 +1,4 @@
-"""A second right way to compute norms, activations and gradients of biases: what it loses is rounding, no fault.
+"""A second right way to compute norms, activations, attention, gradients of biases: its errors are rounding, no fault.
 
 NumPy subtracts the mean first, and adds in pairs. Frameworks fold the mean in: with r = 1 / sqrt(var + eps) they
 compute x * r + (-mean * r), often with scale and bias folded in as well; in the backward pass sums of dy * x instead of
@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE, gelu
+from unitrain.backends.numpy.attention import Flow, attend
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
 from unitrain.spec.layers import (
     AFFINE_LAYERS,
+    Attention,
     BatchNorm,
     Elu,
     Gelu,
@@ -209,6 +211,19 @@ def _silu(layer: Silu, context: Context, parameters: Parameters, x: Array) -> Re
     return x * s, lambda dy: ((dy * s * (1 + x * (1 - s)),), {})
 
 
+def _attention(layer: Attention, context: Context, parameters: Parameters, x: Array, *sides: Array) -> Result:
+    """With sum(dP P) as sum(dC C), as fused kernels have it (Dao et al. 2022, FlashAttention, section 3.1 and B.2).
+
+    C = P V and dP = dC V^T, so both are the same sum. Where all values are equal every dP - sum(dP P) is 0, and NumPy,
+    whose rounding then is the same in both terms, finds exactly that.
+    """
+
+    def shares(flow: Flow) -> Array:
+        return _sum(flow.d_mixed * flow.mixed, (flow.mixed.ndim - 1,)).reshape(*flow.weights.shape[:-1], 1)
+
+    return attend(layer, context, parameters, x, sides, shares)
+
+
 def _bias_in_order(
     forward: Forward, layer: LayerSpec, context: Context, parameters: Parameters, *inputs: Array
 ) -> Result:
@@ -229,6 +244,7 @@ def _bias_in_order(
 
 
 TWINS: dict[type[LayerSpec], Forward] = {
+    Attention: _attention,
     BatchNorm: _batch_norm,
     LayerNorm: _one_by_one,
     GroupNorm: _one_by_one,

@@ -7,6 +7,7 @@ are computed at every position and subsampled: the same numbers, at the price of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import keras
@@ -53,8 +54,7 @@ def _convolve(
         padding=padding,
         data_format="channels_last",
         dilation_rate=layer.dilation,
-        use_bias=layer.use_bias,
-        **options,
+        **{"use_bias": layer.use_bias, **options},
     )
     return context.apply(Subsample, y, part="strides", strides=layer.strides) if refused else y
 
@@ -131,9 +131,28 @@ computes_wide(
 )
 
 
+def _of_one_number(layer: Any, x: KerasTensor) -> bool:
+    """Tell whether a depthwise kernel is one number, which as a plain convolution computes the same.
+
+    oneDNN keeps what it has prepared by the sizes of a kernel, and takes the two kinds of convolution for one where
+    all sizes are 1: whichever comes second in a process, TensorFlow 2.21 ends in "could not create a primitive
+    descriptor for the reorder primitive".
+    """
+    return bool(prod(layer.kernel_size) * layer.multiplier * x.shape[-1] == 1)
+
+
+def _pointwise(layer: Any) -> Callable[..., KerasLayer]:
+    kind: Callable[..., KerasLayer] = keras.layers.Conv1D if layer.axes == 1 else keras.layers.Conv2D
+    return kind
+
+
 @implements(DepthwiseConv1d, DepthwiseConv2d)
 def depthwise_conv(layer: DepthwiseConv1d | DepthwiseConv2d, context: Context, x: KerasTensor) -> KerasTensor:
     """Output channel ``c * multiplier + m``, as pinned."""
+    if _of_one_number(layer, x):
+        kind = _pointwise(layer)
+        weights = {"kernel": "kernel", "bias": "bias"}
+        return _convolve(layer, context, x, kind, weights, _strided_and_dilated(layer), filters=1)
     return _convolve(
         layer,
         context,
@@ -149,6 +168,13 @@ def depthwise_conv(layer: DepthwiseConv1d | DepthwiseConv2d, context: Context, x
 @implements(SeparableConv1d, SeparableConv2d)
 def separable_conv(layer: SeparableConv1d | SeparableConv2d, context: Context, x: KerasTensor) -> KerasTensor:
     """Keras' pointwise kernel has window axes of 1."""
+    if _of_one_number(layer, x):
+        kind = _pointwise(layer)
+        weights = {"depthwise_kernel": "kernel"}
+        refused = _strided_and_dilated(layer)
+        x = _convolve(layer, context, x, kind, weights, refused, part="depthwise", filters=1, use_bias=False)
+        weights = {"pointwise_kernel": "kernel", "bias": "bias"}
+        return context.apply(kind, x, weights=weights, filters=layer.filters, kernel_size=1, use_bias=layer.use_bias)
     return _convolve(
         layer,
         context,

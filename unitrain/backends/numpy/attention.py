@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -13,13 +15,48 @@ from unitrain.backends.tables import alibi_bias, causal_mask, rotary_angles
 from unitrain.spec.layers.attention import Attention
 
 
+@dataclass(frozen=True)
+class Flow:
+    """What an attention's backward pass has at hand where it comes to the softmax.
+
+    Parameters
+    ----------
+    weights, d_weights
+        P and the gradient by it, ``[batch, head, query, key]``.
+    mixed, d_mixed
+        C and the gradient by it, ``[batch, group, heads of the group * query, channel]``.
+    """
+
+    weights: Array
+    d_weights: Array
+    mixed: Array
+    d_mixed: Array
+
+    def shares(self) -> Array:
+        """Return sum(dP P) of each row, ``[batch, head, query, 1]``."""
+        total: Array = (self.d_weights * self.weights).sum(axis=-1, keepdims=True)
+        return total
+
+
 @implements(Attention)
 def attention(layer: Attention, context: Context, parameters: Parameters, x: Array, *sides: Array) -> Result:
+    """Attention, whose formulas `attend` states."""
+    return attend(layer, context, parameters, x, sides, Flow.shares)
+
+
+def attend(
+    layer: Attention,
+    context: Context,
+    parameters: Parameters,
+    x: Array,
+    sides: tuple[Array, ...],
+    shares: Callable[[Flow], Array],
+) -> Result:
     """``y = softmax(Q K^T / sqrt(d)) V O`` for each head, with Q = x W_q, K = z W_k, V = z W_v.
 
     With P = softmax(S) and dP = dC V^T the gradients are dV = P^T dC, dS = P (dP - sum(dP P)) row by row, dQ = dS K and
     dK = dS^T Q, both divided by sqrt(d). Heads that share keys and values stand below one another as more rows: what a
-    key receives is then summed by the product itself.
+    key receives is then summed by the product itself. ``shares`` computes sum(dP P), for which there is another way.
     """
     named = layer.sides((x, *sides))
     (z,) = named.get("key_value", (x,))
@@ -50,7 +87,7 @@ def attention(layer: Attention, context: Context, parameters: Parameters, x: Arr
         d_used = (d_mixed @ v.swapaxes(-1, -2)).reshape(shape)
         d_v = _by_group(used, layer.groups).swapaxes(-1, -2) @ d_mixed
         d_weights = d_used if dropped is None else d_used * dropped
-        d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))
+        d_scores = weights * (d_weights - shares(Flow(weights, d_weights, mixed, d_mixed)))
         d_scores = _by_group(d_scores * scale, layer.groups)
         d_q = turn.backward((d_scores @ k).reshape(q.shape))
         d_k = turn.backward(d_scores.swapaxes(-1, -2) @ _by_group(q, layer.groups))

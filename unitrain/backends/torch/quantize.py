@@ -132,8 +132,9 @@ class Rounding(TracksStatistics):
         return scale, torch.round(-low / scale).clamp(least, most)
 
     def _moved(self, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move the running range towards the batch's, and return it."""
-        running = [widened(self.get_buffer(name)) for name in ("running_low", "running_high")]
+        """Move the running range towards the batch's, and return it; a shared layer goes on from where it was moved."""
+        held = self.pending[-1] if self.pending else (self.get_buffer("running_low"), self.get_buffer("running_high"))
+        running = [widened(number) for number in held]
         empty = (running[0] == 0) & (running[1] == 0)
         kept = self.layer.momentum
         moved = [
