@@ -67,7 +67,7 @@ def test_differing_settings_and_curves_are_shown(folder, capsys):
     assert fields == {"optimizer.lr": ["0.02", "0.1"], "training.max_steps": ["-", "5"]}
     assert "validation loss" in lines
     page = (folder / "page.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6  # loss, accuracy and perplexity, of training and of validation
     assert "optimizer.lr" in page
     _, out, _ = run(capsys, "compare", "runs/one", "runs/two", "--json")
     curves = json.loads(out)["curves"]["training loss"]
