@@ -125,7 +125,7 @@ def test_a_section_that_breaks_off_does_not_take_the_others(monkeypatch, capsys)
 
 
 def test_two_runs_have_the_same_bits_on_the_cpu():
-    from gpu import same_bits
+    from gpu_rightness import same_bits
 
     assert same_bits("mlp", "cpu", steps=3)
 
@@ -155,7 +155,7 @@ def test_memory_is_that_of_the_whole_process():
 @pytest.mark.parametrize("name", ["tiny", "lenet"])
 def test_steps_of_an_accelerator_read_nothing(name, monkeypatch):
     """The way of a block on a GPU, taken on the CPU."""
-    from gpu import steps_under
+    from gpu_rightness import steps_under
 
     before = TorchProgram.__init__
 
@@ -168,7 +168,7 @@ def test_steps_of_an_accelerator_read_nothing(name, monkeypatch):
 
 
 def test_a_step_that_reads_is_found():
-    from gpu import steps_under
+    from gpu_rightness import steps_under
 
     with pytest.raises(RuntimeError, match="read"):
         steps_under("tiny", "cpu", no_reading)
@@ -176,7 +176,7 @@ def test_a_step_that_reads_is_found():
 
 
 def test_torch_is_told_to_raise_and_then_told_to_stop(monkeypatch):
-    from gpu import no_waiting
+    from gpu_rightness import no_waiting
 
     modes = []
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
