@@ -8,7 +8,7 @@ import pytest
 from unitrain.spec.errors import InputError
 from unitrain.spec.pruning import PruningSpec
 from unitrain.train.fit import fit, resume
-from unitrain.train.pruning import Pruner
+from unitrain.train.pruner import Pruner
 from unitrain.weights.store import load_tensors
 
 RECIPE = """\

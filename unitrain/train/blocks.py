@@ -12,7 +12,7 @@ from unitrain.spec.training import TrainingSpec
 from unitrain.train.keeping import Keeping
 from unitrain.train.loss_scale import LossScale
 from unitrain.train.plan import Batches
-from unitrain.train.pruning import Pruner
+from unitrain.train.pruner import Pruner
 from unitrain.train.schedules import Schedule
 from unitrain.train.state import TrainingState
 from unitrain.train.update import Update

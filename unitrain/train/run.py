@@ -24,7 +24,7 @@ from unitrain.train.interrupt import interruptible
 from unitrain.train.measures import Measures
 from unitrain.train.memory import answered
 from unitrain.train.plan import Batches
-from unitrain.train.pruning import Pruner
+from unitrain.train.pruner import Pruner
 from unitrain.train.recipe import LoadedRecipe
 from unitrain.train.report import write_report
 from unitrain.train.run_folder import MetricsLog, RunFolder

@@ -23,7 +23,7 @@ from unitrain.train.memory import answered, evaluation_answered
 from unitrain.train.metrics import HostMetric
 from unitrain.train.monitor import Monitor
 from unitrain.train.plan import Batches, BlockLength
-from unitrain.train.pruning import Pruner
+from unitrain.train.pruner import Pruner
 from unitrain.train.schedules import Schedule
 from unitrain.train.state import TrainingState
 from unitrain.train.update import Update
