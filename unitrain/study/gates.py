@@ -110,5 +110,8 @@ def _why_no_integers(path: Path, floating: Mapping[str, int]) -> str:
     elif "LSTM" in floating:
         reason += "; it has an int8 form of LSTM in dynamic quantisation alone"
     if found.nested_weights:
-        reason += f"; {found.nested_weights:,} weights stand inside If or Loop bodies"
+        reason += (
+            f"; {found.nested_weights:,} weights stand inside If or Loop bodies, into which its static quantiser does "
+            "not look"
+        )
     return reason

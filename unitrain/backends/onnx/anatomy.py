@@ -105,7 +105,7 @@ def anatomy(model: ModelProto) -> Anatomy:
         dict(sorted(counted.items())),
         sum(counted[name] for name in _QUANTISED),
         top,
-        sum(_size_of(inner) for node in model.graph.node for inner in _inner(node)),
+        sum(_size_of(inner) for node in model.graph.node for inner in bodies(node)),
     )
 
 
@@ -115,14 +115,15 @@ def opset(model: ModelProto) -> int:
     return int(written[0]) if written else 0
 
 
-def _inner(node: NodeProto) -> list[GraphProto]:
+def bodies(node: NodeProto) -> list[GraphProto]:
+    """Return the branches of an ``If``, the body of a loop."""
     return [graph for item in node.attribute for graph in (*item.graphs, *([item.g] if item.HasField("g") else []))]
 
 
 def _size_of(graph: GraphProto) -> int:
     """Count the numbers in the weights of a graph and those inside it."""
     own: int = sum(math.prod(item.dims) for item in graph.initializer if math.prod(item.dims) >= _WEIGHTS)
-    return own + sum(_constant_size(node) + sum(_size_of(inner) for inner in _inner(node)) for node in graph.node)
+    return own + sum(_constant_size(node) + sum(_size_of(inner) for inner in bodies(node)) for node in graph.node)
 
 
 def _constant_size(node: NodeProto) -> int:

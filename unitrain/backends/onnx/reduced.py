@@ -39,6 +39,8 @@ def dynamic_int8(model: ModelProto, *, convolutions: bool = False) -> ModelProto
             str(target),
             op_types_to_quantize=list(wanted),
             weight_type=QuantType.QUInt8 if convolutions else QuantType.QInt8,
+            # Branches and loops too, of which other quantisers know nothing.
+            extra_options={"EnableSubgraph": True},
         )
         return onnx.load(str(target))
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto, NodeProto, numpy_helper, version_converter
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper, version_converter
 
-from unitrain.backends.onnx.anatomy import anatomy, opset
+from unitrain.backends.onnx.anatomy import anatomy, bodies, opset
 from unitrain.backends.onnx.deployed import all_nodes, open_session, session_options
 from unitrain.spec.errors import InputError
 
@@ -36,18 +36,22 @@ def repair(model: ModelProto) -> Repaired:
     repaired.CopyFrom(model)
     notes = []
     found = anatomy(repaired)
-    moved = _lift_constants(repaired)
+    moved = _lift_constants(repaired.graph)
     if moved and found.constant_weights:
         notes.append(f"weights in {moved} Constant nodes were made initialisers: quantisers look nowhere else")
     if found.opset < PER_CHANNEL_OPSET:
         repaired, note = _raise_opset(repaired, found.opset)
         notes.append(note)
-    if found.nested_weights:
-        notes.append(
-            f"{found.nested_weights:,} weights stand inside If or Loop bodies, where the quantiser does not look"
-        )
     prepared = _preprocess(repaired)
     _name_nodes(prepared)
+    left = anatomy(prepared)
+    settled = found.operators.get("If", 0) - left.operators.get("If", 0)
+    if settled:
+        notes.append(f"{settled} If whose condition never changes became the branch that is taken")
+    if left.nested_weights:
+        notes.append(
+            f"{left.nested_weights:,} weights stand inside If or Loop bodies, where dynamic quantisation alone looks"
+        )
     return Repaired(prepared, tuple(notes))
 
 
@@ -60,18 +64,20 @@ def _name_nodes(model: ModelProto) -> None:
         taken.add(node.name)
 
 
-def _lift_constants(model: ModelProto) -> int:
-    """Turn the top graph's ``Constant`` nodes with tensors into initialisers; return how many there were."""
+def _lift_constants(graph: GraphProto) -> int:
+    """Turn ``Constant`` nodes with tensors into initialisers, in branches too; return how many the top graph had."""
     lifted = []
-    for node in model.graph.node:
+    for node in graph.node:
+        for body in bodies(node):
+            _lift_constants(body)
         value = next((item for item in node.attribute if item.name == "value"), None)
         if node.op_type == "Constant" and value is not None:
-            tensor = model.graph.initializer.add()
+            tensor = graph.initializer.add()
             tensor.CopyFrom(value.t)
             tensor.name = node.output[0]
             lifted.append(node)
     for node in lifted:
-        model.graph.node.remove(node)
+        graph.node.remove(node)
     return len(lifted)
 
 
