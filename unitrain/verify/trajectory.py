@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -120,13 +121,30 @@ class Trajectories:
         placed = program.place(self.subject.data)
         course = Course([program.weights()], [program.slots()])
         for first, end in pairwise(self._edges):
-            statistics = program.run_steps(placed, self._plan(first, end))
-            course.losses += [float(loss) for loss in statistics.losses]
+            losses = self._block(runner, program, placed, first, end)
+            course.losses += losses
             course.weights.append(program.weights())
             course.slots.append(program.slots())
-            if len(statistics.losses) < end - first or not np.isfinite(statistics.losses).all():
+            if len(losses) < end - first or not np.isfinite(losses).all():
                 break
         return course
+
+    def _block(self, runner: Runner, program: Program, placed: Any, first: int, end: int) -> list[float]:
+        """Train from one step to another, and return the losses.
+
+        Where numbers are moved, the weights are so after every update: float32 rounds the sum of weight and step each
+        time, by half an ulp of the weight, which is more than the step loses and adds up from update to update.
+        """
+        losses: list[float] = []
+        length = self.subject.accumulate if runner.moved else end - first
+        for start in range(first, end, length):
+            found = program.run_steps(placed, self._plan(start, start + length)).losses
+            losses += [float(loss) for loss in found]
+            if len(found) < length:
+                break
+            if runner.moved:
+                program.load_weights(runner.given(program.weights(), f"model after step {start + length}"))
+        return losses
 
     def _begin(self, runner: Runner) -> Program:
         subject = self.subject

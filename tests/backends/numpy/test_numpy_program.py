@@ -387,3 +387,14 @@ def test_a_model_is_called_with_one_array_and_refuses_foreign_weights() -> None:
         model.backward({"out": np.ones((2, 2))})
     with pytest.raises(InputError, match=r"'out\.bias' is missing"):
         BACKEND.build(graph, {"out.kernel": np.ones((3, 2))}, Settings())
+
+
+def test_the_order_of_given_weights_in_memory_changes_no_bit() -> None:
+    """BLAS takes another kernel for a matrix that lies the other way round, such as what an orthogonal draw gives."""
+    model = ModelSpec.model_validate({"inputs": {"x": {"shape": [37]}}, "layers": [{"type": "dense", "units": 19}]})
+    graph = resolve(model)
+    weights = initialize(graph, 0)
+    turned = {name: np.asfortranarray(array) for name, array in weights.items()}
+    x = np.random.default_rng(0).normal(size=(1, 37)).astype(np.float32)
+    outputs = [BACKEND.compile(graph, given, Settings()).predict({"x": x})["dense_1"] for given in (weights, turned)]
+    np.testing.assert_array_equal(*outputs)

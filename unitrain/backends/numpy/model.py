@@ -60,7 +60,8 @@ class NumpyModel:
         problems = check_weights(self.graph, weights)
         if problems:
             raise InputError(f"the weights do not fit the model '{self.graph.name}': {'; '.join(problems[:5])}")
-        self.weights = {name: np.array(weights[name], dtype=self.dtype) for name in self.graph.parameters}
+        # In C order, whatever was given: BLAS rounds otherwise where a kernel lies the other way round in memory.
+        self.weights = {name: np.array(weights[name], self.dtype, order="C") for name in self.graph.parameters}
 
     def __call__(self, inputs: Arrays | npt.ArrayLike) -> dict[str, Array]:
         """Run inference: outputs by name. A model with one input takes its array as it is."""
