@@ -18,16 +18,17 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from survival import inside
+from survival import inside, sources
 
 from unitrain.cli.main import main as unitrain
 from unitrain.spec.errors import InputError
@@ -67,6 +68,8 @@ class Kind:
         Whether it is text, which is changed by words too.
     inside
         Changes what a sound file holds: without it most changes are found by the container alone.
+    around
+        Changes the folder that the file lies in: links, pipes, other files.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Kind:
     use: Sequence[str] | Callable[[Path], None]
     text: bool = False
     inside: Callable[[bytes, random.Random], bytes] | None = None
+    around: Callable[[Path, random.Random], None] | None = None
 
 
 def _points() -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +172,10 @@ def _onnx(folder: Path) -> None:
         _command(["export", "run", "--to", "onnx", "--out", "model.onnx"])
 
 
+def _text_bpe(folder: Path) -> None:
+    sources.text(folder, "{type: bpe, size: 300}")
+
+
 _DRY = ("fit", "recipe.yaml", "--dry-run")
 _NEWEST = "run/checkpoints/step-00000002.safetensors"
 
@@ -205,6 +213,38 @@ KINDS = (
     Kind("parquet", _parquet, "data.parquet", _DRY, inside=inside.table),
     Kind("idx", _idx, "images", _DRY),
     Kind("png", _png, "pictures/no/changed.png", _DRY),
+    Kind("text", sources.text, "a.txt", _DRY, text=True, inside=sources.text_file),
+    Kind("text-bpe", _text_bpe, "a.txt", _DRY, text=True, inside=sources.text_file),
+    Kind(
+        "text-folder",
+        sources.text_folder,
+        "texts/no/00.txt",
+        _DRY,
+        text=True,
+        inside=sources.text_file,
+        around=sources.folder_of_texts,
+    ),
+    Kind("conll", sources.conll, "data.conll", _DRY, text=True, inside=sources.text_file),
+    Kind("tagged-table", sources.tagged_table, "data.csv", _DRY, text=True, inside=sources.text_file),
+    Kind("tagged-lists", sources.tagged_lists, "data.parquet", _DRY, inside=inside.table),
+    Kind("series", sources.series, "data.csv", _DRY, text=True, inside=sources.series_file),
+    Kind("many-series", sources.many_series, "data.csv", _DRY, text=True, inside=sources.series_file),
+    Kind("masks", sources.masks, "masks/00.png", _DRY, inside=sources.mask_file),
+    Kind("coloured-masks", sources.coloured_masks, "masks/00.png", _DRY, inside=sources.mask_file),
+    Kind(
+        "vocabulary",
+        sources.vocabulary,
+        "run/preprocessing.json",
+        ("predict", "run", "texts", "--out", "run/p.csv"),
+        inside=sources.stored_vocabulary,
+    ),
+    Kind(
+        "bpe-vocabulary",
+        sources.bpe_vocabulary,
+        "run/preprocessing.json",
+        ("generate", "run", "--prompt", "the dog", "--tokens", "3"),
+        inside=sources.stored_vocabulary,
+    ),
     Kind("onnx", _onnx, "model.onnx", ("verify", "run", "--against", "model.onnx", "-q"), inside=inside.onnx),
 )
 
@@ -342,23 +382,30 @@ def trouble(kind: Kind, folder: Path, *, sound: bool = False) -> str | None:
     if code and not printed.strip():
         return f"ended with {code} and without a word"
     after = _outside(folder)
-    changed = sorted(
-        str(path) for path in before.keys() ^ after.keys() | {p for p in before if before[p] != after.get(p)}
-    )
+    changed = sorted(path for path in before.keys() ^ after.keys() | {p for p in before if before[p] != after.get(p)})
     return f"changed outside of its run folder: {', '.join(changed)}" if changed else None
 
 
-def _outside(folder: Path) -> dict[Path, tuple[int, int]]:
+def _outside(folder: Path) -> dict[str, tuple[int, int]]:
     """Return all files around and in a folder that are no run's, with size and time of change."""
     found = {}
-    for path in folder.parent.rglob("*"):
-        parts = path.relative_to(folder.parent).parts
-        if len(parts) > 1 and parts[0] == folder.name and parts[1] in ("run", "runs"):
-            continue
-        status = path.lstat()
-        if not path.is_dir():
-            found[path] = (status.st_size, status.st_mtime_ns)
+    for entry in _below(folder.parent, leave_out=(str(folder / "run"), str(folder / "runs"))):
+        status = entry.stat(follow_symlinks=False)
+        if not entry.is_dir(follow_symlinks=False):
+            found[entry.path] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+def _below(folder: Path, leave_out: Collection[str] = ()) -> Iterator[os.DirEntry[str]]:
+    """Go through a folder, folders before what is in them; however deep, as the library's own walks do not."""
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.path not in leave_out:
+                    yield entry
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
 
 
 def cases(kind: Kind, count: int, seed: int, place: Path) -> Iterator[tuple[int, str]]:
@@ -374,14 +421,16 @@ def cases(kind: Kind, count: int, seed: int, place: Path) -> Iterator[tuple[int,
     for number in range(count):
         generator = random.Random(f"{seed} {kind.name} {number}")
         folder = _copy(sound, place / f"{kind.name}-{number}" / "inner")
-        if kind.inside is not None and generator.random() < 0.6:
-            changed = kind.inside(content, generator)
+        if kind.around is not None and generator.random() < 0.5:
+            kind.around(folder, generator)
+        elif kind.inside is not None and generator.random() < 0.6:
+            (folder / kind.file).write_bytes(kind.inside(content, generator))
         else:
-            changed = change(content, generator, kind.text)
-        (folder / kind.file).write_bytes(changed)
+            (folder / kind.file).write_bytes(change(content, generator, kind.text))
         found = trouble(kind, folder)
         if found is None:
-            shutil.rmtree(folder.parent)
+            # However deep: the library's own way calls itself for each folder.
+            subprocess.run(["rm", "-rf", folder.parent], check=True)
         else:
             yield number, found
 

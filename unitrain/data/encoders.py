@@ -162,7 +162,7 @@ class TextEncoder(Spec):
 
     type: Literal["text"] = "text"
     vocabulary: Vocabulary
-    length: int
+    length: Annotated[int, Field(ge=1, lt=2**31)]
     unit: Literal["text", "words", "window"] = "text"
     fill: str | None = None
 

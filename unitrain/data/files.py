@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
@@ -65,6 +66,49 @@ def find_folder(name: str, folder: Path) -> Path:
     if not path.is_dir():
         raise InputError("not a folder", file=str(path))
     return path
+
+
+def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the files in a folder and below that have one of these suffixes, by name; hidden ones are left out.
+
+    Links to files are followed, links to folders are not, and neither are folders that may not be read.
+
+    Raises
+    ------
+    InputError
+        Folders lie so deep in folders that their path is too long for the system.
+    """
+    found: list[Path] = []
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif os.path.splitext(entry.name)[1].lower() in suffixes and not entry.name.startswith("."):
+                        found += [Path(entry.path)] if Path(entry.path).is_file() else []
+        except PermissionError:
+            continue
+        except OSError as error:
+            raise InputError(f"the folder cannot be read: {error.strerror}", file=place[:200]) from None
+    return sorted(found)
+
+
+def list_classes(folder: Path, suffixes: Collection[str]) -> list[tuple[Path, str]]:
+    """List the files of each folder in a folder, with its name; links to such folders are followed.
+
+    Raises
+    ------
+    InputError
+        A link leads to a folder that this one lies in, so that there would be no end of files.
+    """
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    for entry in entries:
+        if entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve()):
+            raise InputError("the link leads to a folder that holds it", file=str(entry), found=str(entry.resolve()))
+    return [(path, entry.name) for entry in entries for path in list_files(entry, suffixes)]
 
 
 def import_library(module: str, package: str, purpose: str) -> ModuleType:

@@ -42,7 +42,7 @@ def fit_levels(raw: Raw, spec: DataSpec, features: Iterable[str], targets: Itera
         stated = spec.per_column.get(name, spec.numeric)
         if raw.features[name].dtype != object and stated in ("standardise", "min_max"):
             named[name] = stated
-    scaled = [name for name in targets if spec.target_scaling != "none"]
+    scaled = [name for name in targets if spec.target_scaling != "none" and raw.targets[name].dtype != object]
     return {
         str(raw.series[begin]): Level(
             features={name: _fit(raw, name, raw.features[name][begin:end], how) for name, how in named.items()},

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from unitrain.data import windows
 from unitrain.data.dataset import Split
@@ -53,6 +53,13 @@ class InputState(Spec):
 
     shape: tuple[int, ...]
     features: tuple[FeatureState, ...]
+
+    @model_validator(mode="after")
+    def _texts_fit(self) -> InputState:
+        for feature in self.features:
+            if isinstance(feature.encoder, TextEncoder) and self.shape != (feature.encoder.length,):
+                raise ValueError(f"texts of {feature.encoder.length} tokens for an input of shape {list(self.shape)}")
+        return self
 
     def apply(self, raw: Raw, name: str, cut: Callable[[Array], Array] | None = None) -> Array:
         """Return float32 or int32 ``[n, *shape]``; ``cut`` makes samples of the rows of a series.
@@ -309,6 +316,9 @@ def fit_targets(
     for name, state in fitted.items():
         if isinstance(state, NumberTarget):
             errors = windows.naive_errors(raw, stacked(raw, state.columns), spec.window)
+            if not np.isfinite(errors).all():
+                names = ", ".join(state.columns)
+                raise InputError(f"target '{names}' has numbers too large to tell apart", file=raw.origin.file)
             update: dict[str, Any] = {"naive": errors[0]}
             if raw.series is not None:
                 begins = [begin for begin, _ in windows.stretches(raw)]

@@ -80,8 +80,15 @@ class NumberTarget(Spec):
         """Return float32 ``[n]`` or ``[n, ..., k]``."""
         values = stacked(raw, self.columns)
         _check_numbers(raw, self.columns, values)
-        result = (values - self._for(values, self.shift)) / self._for(values, self.scale)
-        return np.asarray(result, dtype=np.float32)
+        with np.errstate(over="ignore"):  # answered below
+            result = (values - self._for(values, self.shift)) / self._for(values, self.scale)
+            single = np.asarray(result, dtype=np.float32)
+        wrong = np.flatnonzero(~np.isfinite(single).reshape(len(single), -1).all(axis=1))
+        if len(wrong):
+            sample = int(wrong[0])
+            message = f"target '{', '.join(self.columns)}': not a finite number in float32"
+            raise raw.error(sample, message, found=show(values[sample].tolist()))
+        return single
 
     def invert(self, prediction: Array) -> Array:
         """Return predictions in the units of the data: float32, same shape."""
@@ -122,7 +129,7 @@ class TagTarget(Spec):
     type: Literal["tags"] = "tags"
     columns: tuple[str, ...]
     classes: tuple[str, ...]
-    length: int
+    length: Annotated[int, Field(ge=1, lt=2**31)]
     unseen: Literal["error", "ignore"] = "error"
 
     def apply(self, raw: Raw) -> Array:
@@ -221,7 +228,10 @@ def fit_target(raw: Raw, columns: tuple[str, ...], task: Task, standardise: bool
         if not standardise:
             return NumberTarget(columns=columns)
         flat = values.reshape(-1, 1 if values.ndim == 1 else values.shape[-1]).astype(np.float64)
-        scale = np.where(flat.min(axis=0) == flat.max(axis=0), 1.0, flat.std(axis=0))
+        with np.errstate(over="ignore", invalid="ignore"):  # answered below
+            scale = np.where(flat.min(axis=0) == flat.max(axis=0), 1.0, flat.std(axis=0))
+        if not np.isfinite(scale).all():
+            raise _too_large(raw, name, flat)
         return NumberTarget(
             columns=columns,
             shift=tuple(float(number) for number in flat.mean(axis=0)),
@@ -237,6 +247,15 @@ def fit_target(raw: Raw, columns: tuple[str, ...], task: Task, standardise: bool
             found=str(_words(values)[0]),
         )
     return ClassTarget(columns=columns, classes=classes)
+
+
+def _too_large(raw: Raw, name: str, values: Array) -> InputError:
+    return InputError(
+        f"target '{name}' has numbers too large to scale",
+        file=raw.origin.file,
+        found=f"{values.min():g} to {values.max():g}",
+        allowed="numbers whose squares are finite",
+    )
 
 
 def _code_names(raw: Raw, name: str, values: Array) -> tuple[str, ...]:

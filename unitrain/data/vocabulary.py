@@ -7,9 +7,10 @@ Number 0 is padding in all of them, as the layer ``padding_mask`` takes it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -187,27 +188,32 @@ class BpeVocabulary(Spec):
         """
         if size < ByteVocabulary.size:
             raise InputError("the vocabulary is too small", found=str(size), allowed=f"{ByteVocabulary.size} or more")
-        library = _tokenizers()
-        tokenizer = library.Tokenizer(library.models.BPE())
-        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = library.decoders.ByteLevel()
+        library, tokenizer = _tokenizers(), _new_tokenizer()
         trainer = library.trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=[_PADDING_NAME],
             initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator((piece for text in texts for piece in _pieces(text)), trainer)
         return cls(tokenizer=tokenizer.to_str())
 
     @cached_property
     def _loaded(self) -> Any:
+        library, plain = _tokenizers(), _new_tokenizer()
         try:
-            return _tokenizers().Tokenizer.from_str(self.tokenizer)
-        except InputError:
-            raise
-        except Exception as error:  # the library raises nothing narrower
+            tokenizer = library.Tokenizer.from_str(self.tokenizer)
+        # The library raises nothing narrower, and something wider where it has a bug.
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise InputError(f"the stored tokenizer cannot be read: {error}") from None
+        # Other parts than those of `learn` may do anything, a panic of the library included.
+        plain.add_special_tokens([_PADDING_NAME])
+        numbers = sorted(tokenizer.get_vocab().values())
+        if _without_pieces(tokenizer) != _without_pieces(plain) or numbers != list(range(len(numbers))):
+            raise InputError("the stored tokenizer is none that was learnt here")
+        return tokenizer
 
     @property
     def size(self) -> int:
@@ -276,6 +282,18 @@ def split_words(text: str) -> list[str]:
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a text within words, or runs of blanks, of a thousand characters: learning takes their length squared."""
+    start = 0
+    for run in _LONG_RUN.finditer(text):
+        yield text[start : run.end()]
+        start = run.end()
+    yield text[start:]
+
+
+_LONG_RUN = re.compile(r"\S{1000}|\s{1000}")
+
+
 def padded(tokens: Sequence[int], length: int) -> list[int]:
     """Cut tokens to a length, or fill up with padding."""
     return [*tokens[:length], *[PADDING] * (length - len(tokens))]
@@ -295,6 +313,22 @@ def _letters_that_begin() -> frozenset[str]:
     others = [byte for byte in range(256) if byte not in printing]
     letters = {byte: chr(byte) for byte in printing} | {byte: chr(256 + n) for n, byte in enumerate(others)}
     return frozenset(letter for byte, letter in letters.items() if _begins_character(byte))
+
+
+def _new_tokenizer() -> Any:
+    """Return a tokenizer of byte-level BPE that has learnt nothing."""
+    library = _tokenizers()
+    tokenizer = library.Tokenizer(library.models.BPE())
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = library.decoders.ByteLevel()
+    return tokenizer
+
+
+def _without_pieces(tokenizer: Any) -> Any:
+    """Return all settings of a tokenizer but what it has learnt."""
+    settings = json.loads(tokenizer.to_str())
+    settings["model"] |= {"vocab": None, "merges": None}
+    return settings
 
 
 def _tokenizers() -> Any:

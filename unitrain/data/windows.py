@@ -92,8 +92,9 @@ def naive_errors(raw: Raw, values: Array, window: Window) -> list[tuple[float, .
     for begin, end in stretches(raw):
         earlier, later = slice(begin, max(begin, end - season)), slice(min(begin + season, end), end)
         apart = steps[later] - steps[earlier] == season
-        differences = np.abs(columns[later] - columns[earlier])[apart]
-        means = differences.mean(axis=0) if len(differences) else np.zeros(columns.shape[1])
+        with np.errstate(over="ignore"):  # an infinite error is answered where it is of use
+            differences = np.abs(columns[later] - columns[earlier])[apart]
+            means = differences.mean(axis=0) if len(differences) else np.zeros(columns.shape[1])
         found.append(tuple(float(mean) for mean in means))
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from unitrain.data.decode import Channels, Size, decode
 from unitrain.data.decoders import Decoders, Problem
-from unitrain.data.files import find_folder
+from unitrain.data.files import find_folder, list_classes, list_files
 from unitrain.data.lazy import Index, Lazy
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.data.sources.mapped import BYTES_PIXEL
@@ -142,11 +142,7 @@ class Reading:
 
 def list_images(folder: Path) -> list[Path]:
     """List the pictures in a folder and below, by name; hidden files left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
+    return list_files(folder, SUFFIXES)
 
 
 def read_pictures(
@@ -162,8 +158,7 @@ def read_pictures(
 
 def folder_raw(folder: Path, reading: Reading, invalid: Literal["error", "skip"]) -> tuple[Raw, list[str]]:
     """Read a folder: feature ``image``; target ``class``, the name of the sub-folder, where there are any."""
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    labelled = [(path, name) for name in classes for path in list_images(folder / name)]
+    labelled = list_classes(folder, SUFFIXES)
     paths = [path for path, _ in labelled] if labelled else list_images(folder)
     if not paths:
         raise InputError(

@@ -122,7 +122,8 @@ def _stated_size(path: Path) -> Size:
         with image_module.open(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
-    except OSError as error:
+    # Parsers raise whatever they like, and Pillow what it deems a bomb.
+    except Exception as error:
         raise InputError(f"the image does not decode: {error}", file=str(path)) from None
 
 

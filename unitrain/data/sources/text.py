@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unitrain.data.files import find_file, find_folder
+from unitrain.data.files import find_file, find_folder, list_classes, list_files
 from unitrain.data.raw import Array, Origin, Parts, Raw
+from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError
 from unitrain.spec.text import Text, TextFolder
 
@@ -22,8 +23,11 @@ def read_text(path: Path) -> str:
     Raises
     ------
     InputError
-        A byte is no UTF-8 (with its line), or the file holds nothing but blanks.
+        A byte is no UTF-8 (with its line), the file holds nothing but blanks, or more than memory does.
     """
+    size = path.stat().st_size
+    if size > available_memory() // 2:
+        raise InputError("the text is too large for memory", file=str(path), found=f"{size:,} bytes")
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -80,9 +84,8 @@ def read(source: Text, folder: Path) -> Parts:
 
 def folder_raw(folder: Path) -> Raw:
     """Read a folder: feature ``text``; target ``class``, the name of the sub-folder, where there are any."""
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    labelled = [(path, name) for name in classes for path in _list_texts(folder / name)]
-    paths = [path for path, _ in labelled] if labelled else _list_texts(folder)
+    labelled = list_classes(folder, SUFFIXES)
+    paths = [path for path, _ in labelled] if labelled else list_files(folder, SUFFIXES)
     if not paths:
         raise InputError(
             "the folder holds no texts",
@@ -104,11 +107,3 @@ def read_folder(source: TextFolder, folder: Path) -> Parts:
             if not parts[part].targets:
                 raise InputError("the texts lie in no class folders", file=str(place), allowed="folder/class/text.txt")
     return parts
-
-
-def _list_texts(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
