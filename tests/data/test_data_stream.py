@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unitrain.data import raw
+from unitrain.data import lazy, raw
 from unitrain.data.lazy import Lazy
 from unitrain.data.moments import Moments
-from unitrain.data.sources import mapped
+from unitrain.data.sources import array_file
+from unitrain.data.sources.array_file import open_npy
 from unitrain.spec.errors import InputError
 from unitrain.train.fit import fit
 from unitrain.train.recipe import load_recipe
@@ -130,7 +131,7 @@ def test_what_fits_is_held_and_what_does_not_streams(tmp_path, monkeypatch):
     path = write(tmp_path, KINDS["numbers"])
     held = prepare_data(load_recipe(path, ["data.stream=auto"]))
     assert isinstance(held.train.inputs["x"], np.ndarray)
-    monkeypatch.setattr(mapped, "available_memory", lambda: 203 * 7 * 28 * 2 - 2)
+    monkeypatch.setattr(array_file, "available_memory", lambda: 203 * 7 * 28 * 2 - 2)
     lazy = prepare_data(load_recipe(path, ["data.stream=auto"]))
     assert isinstance(lazy.train.inputs["x"], Lazy)
 
@@ -155,7 +156,7 @@ def test_refusals_say_what_streams(tmp_path, monkeypatch):
     np.save(tmp_path / "y.npy", np.arange(9))
     refuses(path, "differ in their number of samples", "x 203", "logits 9")
     path = write(tmp_path, values)
-    monkeypatch.setattr(mapped, "available_memory", lambda: 100)
+    monkeypatch.setattr(array_file, "available_memory", lambda: 100)
     refuses(path, "target 'logits' is too large")
 
 
@@ -211,3 +212,18 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         )
         peaks.append(int(ran.stdout.split()[-1]))
     assert peaks[1] - peaks[0] < 150
+
+
+@pytest.mark.parametrize("shape", [(37,), (37, 5), (37, 3, 4), (37, 2, 3, 4), (37, 0)])
+@pytest.mark.parametrize("piece", [1, 1000, 10**9])
+def test_rows_of_an_array_in_any_order_are_numpy_s(tmp_path, monkeypatch, shape, piece):
+    monkeypatch.setattr(lazy, "_PIECE_BYTES", piece)
+    values = np.random.default_rng(0).normal(size=shape).astype(">f4")
+    rows = np.random.default_rng(1).permutation(37)[:20]
+    for order in "CF":
+        np.save(tmp_path / "x.npy", np.asarray(values, order=order))
+        stored = open_npy(tmp_path / "x.npy")
+        np.testing.assert_array_equal(stored.read_all(), values)
+        np.testing.assert_array_equal(stored.read(rows), values[rows])
+        np.testing.assert_array_equal(stored.read_all(), values)
+        assert (len(stored), stored.ndim, stored.size, stored.dtype) == (37, values.ndim, values.size, values.dtype)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unitrain.data.lazy import Lazy, MappedFile
+from unitrain.data.lazy import ArrayFile, Lazy
 from unitrain.data.sources import parquet
 from unitrain.spec.errors import InputError
 from unitrain.train.fit import fit
@@ -126,13 +126,13 @@ def test_text_does_not_stream(tmp_path):
 def test_rows_that_lie_close_are_read_together(tmp_path, monkeypatch):
     values = np.arange(1000.0).reshape(200, 5)
     (tmp_path / "rows").write_bytes(values.tobytes())
-    mapped = MappedFile(tmp_path / "rows", 0, values.shape, values.dtype, False)
+    opened = ArrayFile(tmp_path / "rows", 0, values.shape, values.dtype, False)
     calls = []
     read = os.preadv
     monkeypatch.setattr(os, "preadv", lambda *given: calls.append(given) or read(*given))
     rows = GENERATOR.permutation(np.arange(20, 120))[:60]
-    assert np.array_equal(mapped.read(rows), values[rows])
+    assert np.array_equal(opened.read(rows), values[rows])
     assert len(calls) == 1
     far = np.array([199, 3, 3, 70])
-    assert np.array_equal(mapped.read(far), values[far])
-    assert mapped.read(far[:0]).shape == (0, 5)
+    assert np.array_equal(opened.read(far), values[far])
+    assert opened.read(far[:0]).shape == (0, 5)

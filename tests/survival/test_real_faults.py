@@ -251,6 +251,59 @@ def test_a_file_cut_short_while_it_is_read_ends_the_run_which_goes_on_with_the_w
     assert differences(Path("whole"), Path("run")) == []
 
 
+CUT = """\
+import os, sys
+import numpy as np
+from pathlib import Path
+from unitrain.data.sources.array_file import open_npy
+from unitrain.spec.errors import InputError
+
+values = np.arange(300_000.0).reshape(100, 60, 50)
+np.save("x.npy", values if sys.argv[1] == "C" else np.asfortranarray(values))
+stored = open_npy(Path("x.npy"))
+os.truncate("x.npy", 100_000)
+try:
+    stored.read_all() if sys.argv[2] == "all" else stored.read(np.array([7, 90]))
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("what", ["all", "rows"])
+def test_an_array_cut_short_before_it_is_read_ends_no_process(folder, order, what):
+    """Of a mapping the system would end it, with SIGBUS."""
+    command = [sys.executable, "-c", CUT, order, what]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "x.npy: the file has become shorter while it is read" in done.stdout
+
+
+def test_a_run_on_columns_that_lie_together_has_rows_of_its_own(folder, begin):
+    """An array in Fortran's order is laid by rows once; that the file is cut short then is all the same to the run."""
+    generator = np.random.default_rng(0)
+    np.save("x.npy", np.asfortranarray(generator.normal(size=(400, 2)).astype(np.float32)))
+    np.save("y.npy", generator.normal(size=400).astype(np.float32))
+    source = "{type: npy, inputs: {x: x.npy}, targets: {y: y.npy}}\n  stream: always"
+    (folder / "cut.yaml").write_text(PLANTED.replace(PLANTED.splitlines()[5].partition("source: ")[2], source))
+    process = begin("cut.yaml")
+    whole = Path("x.npy").read_bytes()
+    os.truncate("x.npy", 1000)
+    before = len(Path("run/metrics.jsonl").read_text().splitlines())
+    deadline = time.monotonic() + 60
+    while len(Path("run/metrics.jsonl").read_text().splitlines()) < before + 5 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    Path("x.npy").write_bytes(whole)
+    epochs = RunFolder(Path("run")).checkpoints.newest().state.epoch + 2
+    resume("run", overrides=[f"training.epochs={epochs}"])
+    np.save("x.npy", np.ascontiguousarray(np.load("x.npy")))
+    fit("cut.yaml", out="whole", overrides=[f"training.epochs={epochs}", "training.early_stopping=null"])
+    assert differences(Path("whole"), Path("run")) == []
+
+
 HUNGRY = """\
 name: hungry
 model:

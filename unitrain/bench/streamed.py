@@ -22,7 +22,7 @@ from unitrain.bench.results import Work
 from unitrain.bench.runner import Entry, Experiment, Right
 from unitrain.bench.sides import Side
 from unitrain.bench.training import TOLERANCE
-from unitrain.data.sources.mapped import lazy_values, map_npy
+from unitrain.data.sources.array_file import lazy_values, open_npy
 from unitrain.train.feed import Streamed
 from unitrain.train.plan import Batches
 
@@ -57,14 +57,14 @@ def data_file(mebibytes: int, features: int, seed: int) -> Path:
 def read_file(path: Path, model: TimedModel) -> Batchable:
     """Leave the inputs in the file; the classes are drawn."""
     (given,), (output,) = model.graph.inputs, model.graph.outputs
-    inputs: Any = lazy_values(map_npy(path), path, given)
+    inputs: Any = lazy_values(open_npy(path), path, given)
     classes = np.random.default_rng(model.seed).integers(0, _CLASSES, len(inputs)).astype(np.int32)
     return Batchable({given: inputs}, {output: classes})
 
 
 def calls_of(path: Path) -> int:
     """Return how many calls go through as many rows as a file has; two at least."""
-    return max(2, len(map_npy(path).array) // (BATCH * STEPS))
+    return max(2, len(open_npy(path)) // (BATCH * STEPS))
 
 
 def experiment(model: TimedModel, sides: Sequence[Side], device: str, file: Callable[[], Path]) -> Experiment:

@@ -15,7 +15,7 @@ from unitrain.data.decoders import Decoders, Problem
 from unitrain.data.files import find_folder, list_classes, list_files
 from unitrain.data.lazy import Index, Lazy
 from unitrain.data.raw import Array, Origin, Parts, Raw
-from unitrain.data.sources.mapped import BYTES_PIXEL
+from unitrain.data.sources.array_file import BYTES_PIXEL
 from unitrain.machine import available_memory, processors
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError

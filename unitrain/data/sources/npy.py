@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from unitrain.data.files import find_file
-from unitrain.data.lazy import MappedFile
+from unitrain.data.lazy import ArrayFile
 from unitrain.data.raw import Parts
+from unitrain.data.sources.array_file import check_target, lazy_values, open_npy, should_stream
 from unitrain.data.sources.arrays import arrays_raw, plain_values
-from unitrain.data.sources.mapped import check_target, lazy_values, map_npy, should_stream
 from unitrain.spec.sources import Npy, NpyFiles
 
 
 def read(source: Npy, folder: Path, stream: str) -> Parts:
-    """Read or map the files a recipe names, and those of the other parts; ``stream`` as in the recipe."""
+    """Read or open the files a recipe names, and those of the other parts; ``stream`` as in the recipe."""
     named: dict[str, NpyFiles | None] = {"train": source, "validation": source.validation, "test": source.test}
-    mapped: dict[str, MappedFile] = {}
+    opened: dict[str, ArrayFile] = {}
 
-    def found(name: str) -> MappedFile:
-        if name not in mapped:
-            mapped[name] = map_npy(find_file(name, folder))
-        return mapped[name]
+    def found(name: str) -> ArrayFile:
+        if name not in opened:
+            opened[name] = open_npy(find_file(name, folder))
+        return opened[name]
 
     given = {part: files for part, files in named.items() if files is not None}
     streams = should_stream(stream, [found(name) for files in given.values() for name in files.inputs.values()])
@@ -31,8 +31,8 @@ def read(source: Npy, folder: Path, stream: str) -> Parts:
         if streams and not held:
             return lazy_values(file, path, key)
         if streams:
-            check_target(file.array, path, key)
-        return plain_values(file.array.copy(), path, key)
+            check_target(file, path, key)
+        return plain_values(file.read_all(), path, key)
 
     return {
         part: arrays_raw(

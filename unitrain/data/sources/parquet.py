@@ -16,9 +16,9 @@ import numpy as np
 
 from unitrain.data.columns import as_numbers
 from unitrain.data.files import check_unpacked, import_library
-from unitrain.data.lazy import Array, Index, Lazy, MappedFile
+from unitrain.data.lazy import Array, ArrayFile, Index, Lazy
 from unitrain.data.raw import Origin
-from unitrain.data.sources.mapped import BYTES_NUMBER
+from unitrain.data.sources.array_file import BYTES_NUMBER
 from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError
 
@@ -82,8 +82,8 @@ def leave_numbers(columns: ColumnsOnDemand, names: Sequence[str]) -> dict[str, L
         # Open files stay readable when their names are gone.
         float64 = np.dtype(np.float64)
         numbers = _Numbers(
-            MappedFile(by_row, 0, (columns.rows, len(names)), float64, False),
-            MappedFile(by_column, 0, (len(names) * columns.rows,), float64, False),
+            ArrayFile(by_row, 0, (columns.rows, len(names)), float64, False),
+            ArrayFile(by_column, 0, (len(names) * columns.rows,), float64, False),
         )
     return {name: numbers.column(position) for position, name in enumerate(names)}
 
@@ -110,9 +110,9 @@ def _write(columns: ColumnsOnDemand, names: Sequence[str], by_row: Path, by_colu
 class _Numbers:
     """The numbers of a table ``[rows, columns]``, which lie in one file by rows and in another by columns."""
 
-    def __init__(self, by_row: MappedFile, by_column: MappedFile) -> None:
+    def __init__(self, by_row: ArrayFile, by_column: ArrayFile) -> None:
         self._by_row, self._by_column = by_row, by_column
-        self._count = len(by_row.array)
+        self._count = len(by_row)
         self._last: tuple[Index, Array] | None = None
         self._reading = threading.Lock()
 

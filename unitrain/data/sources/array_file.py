@@ -6,11 +6,11 @@ import math
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
-from unitrain.data.lazy import Array, Index, Lazy, MappedFile
+from unitrain.data.lazy import Array, ArrayFile, Index, Lazy
 from unitrain.data.sources.arrays import plain_values, read_header
 from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError
@@ -20,15 +20,15 @@ BYTES_PIXEL, BYTES_NUMBER = 10, 28
 _SIGNATURE_BYTES = 30  # of a zip member's own header, before its name; see APPNOTE.TXT, 4.3.7
 
 
-def map_npy(path: Path) -> MappedFile:
-    """Map the array of an ``.npy``. Raises `InputError` for a file that is none, or too short."""
+def open_npy(path: Path) -> ArrayFile:
+    """Open the array of an ``.npy``. Raises `InputError` for a file that is none, or too short."""
     with path.open("rb") as stream:
         return _map(stream, path, path.stem, path.stat().st_size)
 
 
-def map_npz(path: Path, keys: Iterable[str]) -> dict[str, MappedFile] | None:
-    """Map arrays of an ``.npz``; None where one is compressed. Raises `InputError` for a damaged file."""
-    found: dict[str, MappedFile] = {}
+def open_npz(path: Path, keys: Iterable[str]) -> dict[str, ArrayFile] | None:
+    """Open arrays of an ``.npz``; None where one is compressed. Raises `InputError` for a damaged file."""
+    found: dict[str, ArrayFile] = {}
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
             for key in keys:
@@ -47,7 +47,7 @@ def map_npz(path: Path, keys: Iterable[str]) -> dict[str, MappedFile] | None:
     return found
 
 
-def _map(stream: IO[bytes], path: Path, name: str, end: int) -> MappedFile:
+def _map(stream: IO[bytes], path: Path, name: str, end: int) -> ArrayFile:
     try:
         shape, fortran, dtype = read_header(stream)
         size = math.prod(shape) * dtype.itemsize
@@ -63,36 +63,34 @@ def _map(stream: IO[bytes], path: Path, name: str, end: int) -> MappedFile:
                 file=str(path),
                 found=f"shape {shape} of {dtype}",
             )
-        return MappedFile(path, stream.tell(), shape, dtype, fortran)
+        return ArrayFile(path, stream.tell(), shape, dtype, fortran)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"the arrays cannot be read: {error}", file=str(path)) from None
 
 
-def lazy_values(mapped: MappedFile, path: Path, key: str) -> Array | Lazy:
+def lazy_values(stored: ArrayFile, path: Path, key: str) -> Array | Lazy:
     """Leave numbers and pictures in their file; what cannot stay there comes as `plain_values` gives it."""
-    array = mapped.array
-    if array.ndim == 0 or array.dtype.kind not in "biuf" or not array.size:
-        return plain_values(array, path, key)
+    if stored.ndim == 0 or stored.dtype.kind not in "biuf" or not stored.size:
+        return plain_values(stored.read_all(), path, key)
 
     def make(rows: Index) -> Array:
-        return plain_values(mapped.read(rows), path, key)
+        return plain_values(stored.read(rows), path, key)
 
     first = make(np.zeros(1, dtype=np.int64))
-    return Lazy(make, np.arange(len(array)), first.shape[1:], first.dtype)
+    return Lazy(make, np.arange(len(stored)), first.shape[1:], first.dtype)
 
 
-def should_stream(stream: str, inputs: Iterable[MappedFile]) -> bool:
+def should_stream(stream: str, inputs: Iterable[ArrayFile]) -> bool:
     """Tell whether inputs are to stay in their files, as the recipe says or as memory is short."""
     if stream != "auto":
         return stream == "always"
-    arrays: list[Any] = [mapped.array for mapped in inputs]
     needed: int = sum(
-        array.size * (BYTES_PIXEL if array.dtype == np.uint8 and array.ndim >= 3 else BYTES_NUMBER) for array in arrays
+        array.size * (BYTES_PIXEL if array.dtype == np.uint8 and array.ndim >= 3 else BYTES_NUMBER) for array in inputs
     )
     return needed > available_memory() // 2
 
 
-def check_target(values: Array, path: Path, key: str) -> None:
+def check_target(values: Array | ArrayFile, path: Path, key: str) -> None:
     """See that a target fits into memory, where all of it is held. Raises `InputError`."""
     if values.size * 8 > available_memory() // 2:
         raise InputError(
