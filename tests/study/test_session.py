@@ -24,7 +24,7 @@ NAMES = "int8,int8-tensor,int8-entropy,int8-dynamic,fp16,int8-weights,fp32-none"
 def folder(run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out") / "study"
     with pytest.raises(SystemExit) as caught:
-        main(["study", str(run), "--variants", NAMES, "--out", str(out)])
+        main(["study", str(run), "--variants", NAMES, "--saturation-check", "--out", str(out)])
     assert not caught.value.code
     return out
 
@@ -83,6 +83,14 @@ def test_sizes_and_work_are_counted(study, folder):
     assert row(study, "int8")["size"]["file"] < fp32["size"]["file"]
     assert fp32["load_seconds"] > 0
     assert fp32["cpu_seconds"] > 0
+
+
+def test_static_int8_is_computed_as_on_older_cpus(study):
+    checked = {item["name"]: item["saturated"] for item in study["rows"] if item["saturated"] is not None}
+    assert set(checked) == {"int8", "int8-tensor", "int8-entropy"}
+    # This small network has no two neighbouring weights that are both large.
+    assert max(checked.values()) < 0.05
+    assert row(study, "int8")["notes"][-1].startswith("int8: on CPUs without VNNI ")
 
 
 def test_latency_is_told_with_its_noise(study):

@@ -60,6 +60,9 @@ def study(
     finetune_epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Epochs of each variant that is trained further; 3 by default.")
     ] = None,
+    saturation_check: Annotated[
+        bool, typer.Option("--saturation-check", help="Tell what changes on CPUs whose 8-bit products saturate.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Keys splits, bootstrap and the order of each round.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of the report; by default studies/NAME-TIME.")
@@ -89,6 +92,8 @@ def study(
         return
     beside = {"data": data, "labels": labels, "preprocess": preprocess, "calib": calib, "shape": shape}
     given: dict[str, Any] = {"margin": margin, "rounds": rounds, "threads": threads, "finetune_epochs": finetune_epochs}
+    # Without the flag a recipe may still ask for it.
+    given["saturation_check"] = saturation_check or None
     named = [word.strip() for text in variants or () for word in text.split(",") if word.strip()] or None
     earlier: dict[str, Any] | None = None
     if repeat is not None:
@@ -179,7 +184,8 @@ def _subject(source: Path, request: dict[str, Any], folder: Path, bar: Progress)
     from unitrain.spec.study import StudySpec
 
     def settled(base: StudySpec) -> StudySpec:
-        given = {name: request.get(name) for name in ("margin", "rounds", "threads", "finetune_epochs")}
+        names = ("margin", "rounds", "threads", "finetune_epochs", "saturation_check")
+        given = {name: request.get(name) for name in names}
         return base.model_copy(update={name: value for name, value in given.items() if value is not None})
 
     beside = ("data", "labels", "preprocess", "calib")
