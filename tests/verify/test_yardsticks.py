@@ -92,6 +92,29 @@ def test_noise_shows_what_cancels_in_a_cosine_with_itself() -> None:
     assert np.abs(found).mean() > 0.25 * HALF_ULP * term.mean()
 
 
+@pytest.mark.parametrize("kind", ["simple_rnn", "lstm", "gru"])
+def test_noise_reaches_the_steps_of_a_recurrent_layer(kind: str) -> None:
+    """Next to saturation 1 - y^2 has lost its digits: gradients move by far more than what is given and comes out."""
+    from unitrain.graph.resolve import resolve
+    from unitrain.spec.model import ModelSpec
+
+    layers = [{"type": kind, "name": "steps", "units": 3}]
+    graph = resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": [1, 1]}}, "layers": layers}))
+    # Of one step from a state of zeros, with biases at which every curve is within 2e-3 of its end.
+    weights = {
+        name: np.full(p.shape, 4.0 if name.endswith(".bias") else 0.5, np.float32)
+        for name, p in graph.parameters.items()
+    }
+    x, dy = np.full((1, 1, 1), 0.1), {"steps": np.ones((1, 3))}
+    wide = Settings(precision="float64")
+    exact, noisy = (
+        backend.compile(graph, weights, wide).differentiate({"x": x}, dy)[2]["steps.bias"]
+        for backend in (BACKEND, AlteredBackend(noise(0, 1)))
+    )
+    lost = np.abs(noisy - exact)[exact != 0] / np.abs(exact)[exact != 0] / HALF_ULP
+    assert 8.0 < lost.max() < 1e4
+
+
 @pytest.mark.parametrize(("terms", "growth"), [(1, 1.0), (32, 1.0), (3200, 10.0), (320000, 100.0)])
 def test_growth_of_a_sum(terms: int, growth: float) -> None:
     assert sum_growth(terms) == pytest.approx(growth)

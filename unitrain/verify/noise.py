@@ -11,9 +11,11 @@ from functools import partial
 
 import numpy as np
 
+from unitrain.backends.numpy.recurrent import recur
+from unitrain.backends.numpy.recurrent_cells import CURVES, Curves
 from unitrain.backends.numpy.reduction import sum_stretched
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.spec.layers import BatchNorm, Cosine, GroupedNorm, LayerNorm
+from unitrain.spec.layers import BatchNorm, Cosine, GroupedNorm, Gru, LayerNorm, Lstm, SimpleRnn
 from unitrain.spec.layers.base import LayerSpec
 from unitrain.verify.altered import Change, Functions
 from unitrain.verify.twins import normalised
@@ -43,6 +45,7 @@ EXACT = frozenset(
     }
 )
 
+RECURRENT = (SimpleRnn, Lstm, Gru)
 # Layers that subtract a mean. Who folds it in multiplies the numbers first, and loses an ulp of what is large.
 CANCELLING = (BatchNorm, GroupedNorm, LayerNorm)
 
@@ -55,8 +58,25 @@ def moved(array: Array, generator: np.random.Generator) -> Array:
 
 
 def noisy(generator: np.random.Generator, functions: Functions) -> Functions:
-    """Return forward functions whose results and gradients are moved."""
-    return {layer: partial(_noisy, forward, generator) for layer, forward in functions.items()}
+    """Return forward functions whose results and gradients are moved, and what recurrent layers keep of each step."""
+    inner: dict[type[LayerSpec], Forward] = {
+        layer: partial(recur, curves=_moved_curves(generator)) for layer in RECURRENT
+    }
+    return {layer: partial(_noisy, forward, generator) for layer, forward in {**functions, **inner}.items()}
+
+
+def _moved_curves(generator: np.random.Generator) -> Curves:
+    """Return the curves of recurrent layers with results moved: where y is near 1, 1 - y^2 loses most of its digits."""
+
+    def tanh(x: Array, out: Array) -> None:
+        CURVES.tanh(x, out)
+        out[...] = moved(out, generator)
+
+    def sigmoid(x: Array) -> None:
+        CURVES.sigmoid(x)
+        x[...] = moved(x, generator)
+
+    return Curves(tanh, sigmoid)
 
 
 def _noisy(

@@ -7,6 +7,8 @@ once, over all steps: the factors by which the gradients by the state are multip
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -38,17 +40,6 @@ class Cell(Protocol):
         ...
 
 
-def make_cell(layer: RecurrentLayer, parameters: Parameters, prefix: str, given: Array, hidden: Array) -> Cell:
-    """Make the cell of a layer's direction; ``hidden`` ``[step, batch, units]`` are the states before the steps."""
-    recurrent = parameters[f"{prefix}recurrent"]
-    if isinstance(layer, Lstm):
-        return _LstmCell(recurrent, given)
-    if isinstance(layer, Gru):
-        return _GruCell(recurrent, given, hidden, parameters.get(f"{prefix}recurrent_bias"))
-    assert isinstance(layer, SimpleRnn)
-    return _SimpleCell(recurrent, given, layer.nonlinearity == "relu")
-
-
 def _sigmoid(x: Array) -> None:
     """1 / (1 + exp(-x)) in place; where the exponential overflows it is 0."""
     np.negative(x, out=x)
@@ -57,10 +48,43 @@ def _sigmoid(x: Array) -> None:
     np.reciprocal(x, out=x)
 
 
+@dataclass(frozen=True)
+class Curves:
+    """The functions that a cell bends its numbers by.
+
+    Parameters
+    ----------
+    tanh
+        Of its first argument, written into the second.
+    sigmoid
+        Of its argument, in place.
+    """
+
+    tanh: Callable[[Array, Array], object] = np.tanh
+    sigmoid: Callable[[Array], object] = _sigmoid
+
+
+CURVES = Curves()
+
+
+def make_cell(
+    layer: RecurrentLayer, parameters: Parameters, prefix: str, given: Array, hidden: Array, curves: Curves
+) -> Cell:
+    """Make the cell of a layer's direction; ``hidden`` ``[step, batch, units]`` are the states before the steps."""
+    recurrent = parameters[f"{prefix}recurrent"]
+    if isinstance(layer, Lstm):
+        return _LstmCell(recurrent, given, curves)
+    if isinstance(layer, Gru):
+        return _GruCell(recurrent, given, hidden, parameters.get(f"{prefix}recurrent_bias"), curves)
+    assert isinstance(layer, SimpleRnn)
+    return _SimpleCell(recurrent, given, layer.nonlinearity == "relu", curves)
+
+
 class _SimpleCell:
     """``h' = f(a)``, ``a = given + h R``: da = dh' f'(a), by which dh = da R^T."""
 
-    def __init__(self, recurrent: Array, given: Array, relu: bool) -> None:
+    def __init__(self, recurrent: Array, given: Array, relu: bool, curves: Curves) -> None:
+        self._curves = curves
         self._recurrent, self._after, self._relu = recurrent, given, relu
 
     def step(self, t: int, state: State) -> State:
@@ -69,7 +93,7 @@ class _SimpleCell:
         if self._relu:
             np.maximum(after, 0, out=after)
         else:
-            np.tanh(after, out=after)
+            self._curves.tanh(after, after)
         return (after,)
 
     def turn(self) -> None:
@@ -91,7 +115,8 @@ class _LstmCell:
     dh' tanh(c') o (1 - o); and that by c is dc f.
     """
 
-    def __init__(self, recurrent: Array, given: Array) -> None:
+    def __init__(self, recurrent: Array, given: Array, curves: Curves) -> None:
+        self._curves = curves
         steps, batch, _ = given.shape
         self._recurrent, self._gates = recurrent, given
         self._units = len(recurrent)
@@ -99,15 +124,16 @@ class _LstmCell:
 
     def step(self, t: int, state: State) -> State:
         h, c = state
-        units, gates = self._units, self._gates[t]
+        units, gates, curves = self._units, self._gates[t], self._curves
         gates += h @ self._recurrent
-        _sigmoid(gates[:, : 2 * units])
-        np.tanh(gates[:, 2 * units : 3 * units], out=gates[:, 2 * units : 3 * units])
-        _sigmoid(gates[:, 3 * units :])
+        curves.sigmoid(gates[:, : 2 * units])
+        curves.tanh(gates[:, 2 * units : 3 * units], gates[:, 2 * units : 3 * units])
+        curves.sigmoid(gates[:, 3 * units :])
         i, f, g, o = (gates[:, k * units : (k + 1) * units] for k in range(4))
         self._before[t] = c
         cell = f * c + i * g
-        return o * np.tanh(cell, out=self._bent[t]), cell
+        curves.tanh(cell, self._bent[t])
+        return o * self._bent[t], cell
 
     def turn(self) -> None:
         units = self._units
@@ -139,7 +165,8 @@ class _GruCell:
     dn = dh' (1 - z) (1 - n^2); by the blocks of ``h R`` they are the same, but dn r for the last; and dh has dh' z.
     """
 
-    def __init__(self, recurrent: Array, given: Array, hidden: Array, bias: Array | None) -> None:
+    def __init__(self, recurrent: Array, given: Array, hidden: Array, bias: Array | None, curves: Curves) -> None:
+        self._curves = curves
         self._recurrent, self._gates, self._hidden, self._bias = recurrent, given, hidden, bias
         self._units = len(recurrent)
         self._inner = np.empty(hidden.shape, given.dtype)
@@ -152,10 +179,10 @@ class _GruCell:
         if self._bias is not None:
             inner += self._bias
         gates[:, : 2 * units] += product[:, : 2 * units]
-        _sigmoid(gates[:, : 2 * units])
+        self._curves.sigmoid(gates[:, : 2 * units])
         z, r, n = (gates[:, k * units : (k + 1) * units] for k in range(3))
         n += r * inner
-        np.tanh(n, out=n)
+        self._curves.tanh(n, n)
         return (z * h + (1 - z) * n,)
 
     def turn(self) -> None:
