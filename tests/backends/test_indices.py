@@ -119,6 +119,25 @@ def test_any_position_of_what_is_gathered_may_be_an_index() -> None:
         )
 
 
+def test_what_is_computed_stands_among_what_is_moved() -> None:
+    """A mask is no element of its input, whether it comes first or between: what follows it keeps its places."""
+    graph = graph_of(
+        {"type": "padding_mask", "name": "mask", "inputs": "left"},
+        {"type": "stack", "inputs": ["mask", "left"], "name": "both"},
+        {"type": "embedding", "name": "stacked", "vocabulary": 5, "width": 2},
+        {"type": "concatenate", "inputs": ["left", "mask", "right"], "name": "row"},
+        {"type": "slice", "start": 3, "name": "rest"},
+        {"type": "embedding", "name": "sliced", "vocabulary": 6, "width": 2},
+        {"type": "flatten", "name": "first", "inputs": "stacked"},
+        {"type": "flatten", "name": "second", "inputs": "sliced"},
+        {"type": "concatenate", "inputs": ["first", "second"]},
+        left=[2],
+        right=[3],
+    )
+    found = {(lookup.node, lookup.source): (lookup.rows, list(lookup.places)) for lookup in graph.lookups}
+    assert found == {("stacked", "left"): (5, [0, 1]), ("sliced", "right"): (6, [0, 1, 2])}
+
+
 def test_one_wrong_index_among_many_is_enough(graph: Graph) -> None:
     given = indices()
     given["left"][1, 0, 2] = 77

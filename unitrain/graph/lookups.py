@@ -69,9 +69,11 @@ def find_lookups(inputs: Mapping[str, InputSpec], nodes: Sequence[Node]) -> tupl
                 places = reached[(first <= reached) & (reached < end)] - first
                 if places.size:
                     found.append(Lookup(node.name, rows, name, places))
-        if node.dtype == "integer" and layer.gives is None and node.inputs[0] in values:
-            read = node.inputs[:1] if isinstance(layer, Gather) else node.inputs
-            values[node.name] = _moved(node, layer, [values[name] for name in read if name in values])
+        read = node.inputs[:1] if isinstance(layer, Gather) else node.inputs
+        if node.dtype == "integer" and layer.gives is None and any(name in values for name in read):
+            shapes = dict(zip(node.inputs, node.input_shapes, strict=True))
+            of_inputs = [values[name] if name in values else np.full((*shapes[name], 1), -1) for name in read]
+            values[node.name] = _moved(node, layer, of_inputs)
     return tuple(found)
 
 
