@@ -127,6 +127,35 @@ def test_dropped_rows_leave_a_hole_in_their_series_alone(workshop: Workshop) -> 
     assert (made.targets["y"][:, 0] == made.inputs["x"][:, 0, 0] + 3).all()
 
 
+@pytest.mark.parametrize("gap", [0, 2])
+def test_later_parts_may_see_the_rows_before_them_and_forecast_their_own(workshop: Workshop, gap: int) -> None:
+    """Each row is told by its value: thousands for the series, ones for the row."""
+    workshop.table(
+        "n.csv",
+        {"s": ["x"] * 20 + ["y"] * 30, "n": [*range(1000, 1020), *range(2000, 2030)], "t": [*range(20), *range(30)]},
+    )
+    spec = {
+        "source": {"type": "series", "file": "n.csv", "series": "s", "time": "t", "target": "n"},
+        "window": {"length": 5, "horizon": 2},
+        "split": {"validation": 0.2, "test": 0.2, "look_back": True, "gap": gap},
+        "features": {"x": ["n"]},
+        "numeric": "none",
+    }
+    made = workshop.prepare(spec, (5, 1), task="regression")
+    own = {
+        "train": {*range(1000, 1012), *range(2000, 2018)},
+        "validation": {*range(1012 + gap, 1016), *range(2018 + gap, 2024)},
+        "test": {*range(1016 + gap, 1020), *range(2024 + gap, 2030)},
+    }
+    for part, rows in own.items():
+        found = getattr(made, part)
+        forecast = {int(n) for n in found.targets["y"].reshape(-1)}
+        assert forecast == (rows - {*range(1000, 1005), *range(2000, 2005)})
+        assert (found.targets["y"][:, 0] == found.inputs["x"][:, -1, 0] + 1).all()
+    with pytest.raises(ValueError, match=r"split\.look_back is for a series"):
+        DataSpec.model_validate({"source": "digits", "split": {"look_back": True}})
+
+
 def test_several_columns_name_a_series_and_may_be_features(workshop: Workshop) -> None:
     days = list(range(30))
     workshop.table(

@@ -247,7 +247,8 @@ def _divide(
     if len(shares) > 1 and spec.ordered():
         if raw.group is not None:
             raise InputError("ordered parts are not drawn, so a group has no meaning", field=("split", "ordered"))
-        drawn = split.in_order(len(raw), shares, spec.split.gap, windows.stretches(raw))
+        back = spec.window.length if spec.window is not None and spec.split.look_back else 0
+        drawn = split.in_order(len(raw), shares, spec.split.gap, windows.stretches(raw), back)
         parts = {**parts, **{part: raw.take(index) for part, index in drawn.items()}}
     elif len(shares) > 1:
         codes = _classes(raw, columns, tasks)

@@ -101,7 +101,11 @@ def divide(
 
 
 def in_order(
-    count: int, shares: Mapping[str, float], gap: int, stretches: Sequence[tuple[int, int]] | None = None
+    count: int,
+    shares: Mapping[str, float],
+    gap: int,
+    stretches: Sequence[tuple[int, int]] | None = None,
+    look_back: int = 0,
 ) -> dict[str, Index]:
     """Cut ``count`` samples into parts that follow one another, ``gap`` samples left out between two.
 
@@ -109,13 +113,15 @@ def in_order(
     ----------
     stretches
         Begin and end of each series, which are cut one by one; a part has nothing of a series that is too short.
+    look_back
+        So many samples before it belong to each part but the first, as far as there are any.
 
     Raises
     ------
     InputError
         A part would be empty.
     """
-    cut = [_cut_in_order(begin, end, shares, gap) for begin, end in stretches or [(0, count)]]
+    cut = [_cut_in_order(begin, end, shares, gap, look_back) for begin, end in stretches or [(0, count)]]
     parts = {part: np.concatenate([each[part] for each in cut]) for part in shares}
     for part, index in parts.items():
         if not len(index):
@@ -127,12 +133,14 @@ def in_order(
     return parts
 
 
-def _cut_in_order(begin: int, end: int, shares: Mapping[str, float], gap: int) -> dict[str, Index]:
+def _cut_in_order(begin: int, end: int, shares: Mapping[str, float], gap: int, look_back: int) -> dict[str, Index]:
     cuts = begin + np.array([0, *np.round(np.cumsum(list(shares.values())) * (end - begin))], dtype=np.int64)
-    return {
-        part: np.arange(start + (gap if number else 0), stop)
-        for number, (part, start, stop) in enumerate(zip(shares, cuts[:-1], cuts[1:], strict=True))
-    }
+    parts: dict[str, Index] = {}
+    for part, start, stop in zip(shares, cuts[:-1], cuts[1:], strict=True):
+        first = start + gap if parts else start
+        # A part that has no rows of its own has nothing to look back from.
+        parts[part] = np.arange(max(begin, first - look_back) if parts and first < stop else first, stop)
+    return parts
 
 
 def stratified_order(classes: Array, generator: np.random.Generator) -> Index:

@@ -47,7 +47,10 @@ def starts(raw: Raw, window: Window, *, ahead: bool = False, part: str = "") -> 
             + ("" if longest < needed else ", with rows dropped in every stretch of them"),
             allowed=f"at least {needed:,} in a row: length {window.length}"
             + ("" if ahead else f" + horizon {window.horizon}"),
-            hint="shorten length or horizon, or give the part a larger fraction" if part else None,
+            hint="shorten length or horizon, give the part a larger fraction, or let it see the rows before it: "
+            "`split: {look_back: true}`"
+            if part
+            else None,
         )
     return np.asarray(found[whole])
 

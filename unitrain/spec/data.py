@@ -82,6 +82,9 @@ class Split(Spec):
         Nothing is drawn: the first samples train, the next validate, the last test. A series is always so.
     gap
         Samples (rows of a series) left out between two parts of ordered data.
+    look_back
+        Of a series: samples of the later parts see the rows before their part, as far as `Window.length` reaches. What
+        they forecast lies in their part alone.
     """
 
     train: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
@@ -91,6 +94,7 @@ class Split(Spec):
     group: str | None = None
     ordered: bool | None = None
     gap: NonNegativeInt = 0
+    look_back: bool = False
 
     @model_validator(mode="after")
     def _order_or_draw(self) -> Split:
@@ -296,6 +300,8 @@ class DataSpec(Spec):
         for name, value in (("stratified", self.split.stratified), ("group", self.split.group)):
             if series and value:
                 raise ValueError(f"the parts of a series follow one another, so split.{name} has no meaning")
+        if self.split.look_back and not series:
+            raise ValueError(f"split.look_back is for a series, and the source is of type {self.source.type}")
         if self.split.gap and not (series or self.split.ordered):
             raise ValueError("split.gap lies between parts that follow one another: state `ordered: true`")
         return self
