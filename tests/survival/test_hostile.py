@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from survival import hostile
+from survival import hostile, sources
 from survival.hostile import BYTES, KINDS, SECONDS, cases
 from survival.runs import RECIPE, ROOT
 
@@ -173,14 +173,19 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is(folder, capsys, monkey
         assert "unpacks to too much" in refused(capsys, "fit", "recipe.yaml")
 
 
-def test_a_picture_that_declares_900_million_pixels_is_refused(folder, capsys):
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [(hostile._png, "pictures/no/changed.png"), (sources.masks, "masks/03.png")],
+    ids=["picture", "mask"],
+)
+def test_a_picture_that_declares_900_million_pixels_is_refused(folder, capsys, make, place):
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    hostile._png(folder)
+    make(folder)
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
     picture = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    (folder / "pictures" / "no" / "changed.png").write_bytes(picture)
+    (folder / place).write_bytes(picture)
     assert "decompression bomb" in refused(capsys, "fit", "recipe.yaml")
 
 
