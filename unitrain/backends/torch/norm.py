@@ -58,8 +58,11 @@ class ChannelsLastBatchNorm(TracksStatistics, _BatchNorm):
         new = 1.0 / float(tracked) if self.momentum is None else self.momentum
         for name, value in (("mean", first), ("var", second)):
             running = self._statistic(name)
-            moved = running * (1.0 - new) + value * new
-            running.copy_(moved if keep is None else torch.where(keep, moved, running))
+            if keep is None:
+                running.mul_(1.0 - new).add_(value, alpha=new)
+            else:
+                moved = (running * (1.0 - new)).add_(value, alpha=new)
+                running.copy_(torch.where(keep, moved, running))
 
     def _statistic(self, name: str) -> torch.Tensor:
         return self.get_buffer(f"running_{name}")

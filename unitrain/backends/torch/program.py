@@ -52,6 +52,9 @@ class TorchProgram:
         self.rule = rule
         self.model = GraphModule(graph, weights, settings)
         self.model.eval()
+        if rule is not None and settings.device == "cpu":
+            # As images lie: torch's kernels would reorder the weights at each call, and the gradients after it.
+            self.model.to(memory_format=torch.channels_last)
         self._paths = self.model.exchanged(pool_first(graph))
         self._device = torch.device(settings.device)
         if self._device.type == "cpu":
