@@ -228,3 +228,13 @@ def test_ctrl_c_saves_and_the_run_goes_on(folder):
     assert again.returncode == 0, again.stderr
     epochs = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
     assert epochs == list(range(1, done + 3))
+
+
+def test_what_cannot_be_measured_is_null_in_json(folder, capsys):
+    """The area under the curve of samples that are all of one class does not exist; NaN is no JSON."""
+    run(capsys, "fit", "iris.yaml", "--out", "run", "--set", "metrics=[auc]")
+    lines = (folder / "iris.csv").read_text().splitlines()
+    (folder / "one.csv").write_text("\n".join(lines[:20]) + "\n")
+    code, out, _ = run(capsys, "evaluate", "run", "--data", "one.csv", "--json")
+    assert code == 0
+    assert json.loads(out, parse_constant=pytest.fail)["values"]["auc"] is None

@@ -35,11 +35,12 @@ def evaluate(
     """
     from unitrain.cli.run_lines import show_values
     from unitrain.train.inference import TrainedRun
+    from unitrain.train.run_folder import json_values
 
     trained = TrainedRun.open(run, backend=backend, device=device)
     samples, values = trained.evaluate(part=part, data=data, each_series=each_series)
     if as_json:
-        typer.echo(json.dumps({"samples": samples, "values": values}))
+        typer.echo(json.dumps(json_values({"samples": samples, "values": values}), allow_nan=False))
         return
     name = str(data) if data is not None else part
     typer.echo(f"{name}: {samples:,} samples on {trained.place.backend.name} ({trained.place.device})")

@@ -62,6 +62,7 @@ def prune(
     """
     from unitrain.cli.progress import make_display
     from unitrain.train.prune import PruneOptions, prune_run
+    from unitrain.train.run_folder import json_values
 
     if importance not in _IMPORTANCES:
         raise unknown_name("importance", importance, _IMPORTANCES, ("--importance",))
@@ -93,7 +94,7 @@ def prune(
         observers=[make_display(quiet or as_json, False)],
     )
     if as_json:
-        typer.echo(json.dumps(result.to_plain()))
+        typer.echo(json.dumps(json_values(result.to_plain()), allow_nan=False))
     elif quiet:
         typer.echo(result.folder.path)
     else:
