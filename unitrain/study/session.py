@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from unitrain.backends.onnx.anatomy import macs, sizes, write_model
 from unitrain.backends.onnx.deployed import Deployed, deploy
-from unitrain.backends.onnx.saturation import is_static
 from unitrain.backends.versions import versions
 from unitrain.machine import cpu_line, describe
 from unitrain.spec.errors import InputError
@@ -25,7 +24,7 @@ from unitrain.study.quality import Quality, judge
 from unitrain.study.recommend import recommend
 from unitrain.study.results import BASELINE, OFFLINE, SINGLE, Row, Size, Study
 from unitrain.study.runtimes import Runtime, ready
-from unitrain.study.saturation import changed, told
+from unitrain.study.saturation import check_saturation
 from unitrain.study.splits import Samples
 from unitrain.study.statistics import holm
 from unitrain.study.subject import Subject, shapes_of
@@ -86,8 +85,9 @@ def study(
     try:
         entries = _make(workshop, chosen, folder, progress)
         _judge_all(workshop, entries, progress)
-        if options.saturation_check:
-            _check_saturation(workshop, entries, progress)
+        if options.saturation_check and not subject.speed_only:
+            made = [(entry.row, entry.built.model) for entry in entries if entry.deployed and entry.built]
+            check_saturation(subject, made, progress)
         measured = [entry for entry in entries if entry.deployed is not None and not entry.row.failure]
         others = _runtime_rows(runtimes, subject)
         bands, rounds = _time(workshop, measured, others, progress)
@@ -198,25 +198,6 @@ def _judge_all(workshop: Workshop, entries: Sequence[Entry], progress: Progress)
     for row, value in zip(tested, corrected, strict=True):
         assert row.test is not None
         row.test = replace(row.test, corrected=value)
-
-
-def _check_saturation(workshop: Workshop, entries: Sequence[Entry], progress: Progress) -> None:
-    """Compute static int8 as CPUs without VNNI do, on some of the test samples."""
-    subject = workshop.subject
-    static = [entry for entry in entries if entry.deployed is not None and entry.built and is_static(entry.built.model)]
-    progress.begin("checking saturation", len(static))
-    for entry in static:
-        progress.tell(entry.variant.name)
-        assert entry.built is not None
-        try:
-            found = changed(entry.built.model, subject.samples.test, subject.task, subject.fixed_batch)
-        except Exception as error:  # ONNX's reference does not know what onnxruntime alone computes
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            entry.row.notes.append(f"{entry.variant.name}: saturation could not be checked: {reason}")
-        else:
-            entry.row.saturated = found[0] / found[1]
-            entry.row.notes.append(told(entry.variant.name, *found))
-        progress.step()
 
 
 def _time(

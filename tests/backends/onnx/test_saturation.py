@@ -12,7 +12,7 @@ from unitrain.backends.onnx.posttraining import Static, static_int8
 from unitrain.backends.onnx.repair import repair
 from unitrain.backends.onnx.saturation import predictions, saturating_product
 from unitrain.study.quality import Task
-from unitrain.study.saturation import changed, told
+from unitrain.study.saturation import changed
 from unitrain.study.splits import Samples
 
 
@@ -124,4 +124,3 @@ def test_as_many_predictions_change_as_have_both_of_the_pair():
     assert changed(plain, samples, task, None) == (37, 100)
     assert changed(reduced, samples, task, None) == (0, 100)
     assert changed(unsigned, samples, task, None) == (0, 100)
-    assert told("int8", 37, 100).startswith("int8: on CPUs without VNNI 37 of 100 predictions change")
