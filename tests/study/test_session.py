@@ -211,6 +211,8 @@ def test_the_page_needs_nothing_else(folder, study):
 
 
 def test_mistakes_are_named(tmp_path, run, capsys):
+    recipe = (run.parent / "small.yaml").read_text()
+    (tmp_path / "wrong.yaml").write_text(recipe.replace("study: {", "study: {variants: [int9], "))
     for arguments, message in (
         (["runs/none"], "no such run, recipe or model"),
         ([str(run), "--variants", "int9"], "did you mean 'int8'?"),
@@ -218,6 +220,7 @@ def test_mistakes_are_named(tmp_path, run, capsys):
         ([str(run), "--margin", "2"], "--margin is out of range"),
         (["--repeat", str(tmp_path)], "the folder is not a study"),
         ([], "name what is to be studied"),
+        ([str(tmp_path / "wrong.yaml")], "did you mean 'int8'?"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["study", *arguments, "--out", str(tmp_path / "never")])

@@ -213,7 +213,9 @@ def _trained(recipe: Path, folder: Path, bar: Progress) -> Path:
     from unitrain.spec.documents import is_recipe
     from unitrain.spec.yaml import read_yaml
     from unitrain.study.training import ended
+    from unitrain.study.variants import choose
     from unitrain.train.fit import fit
+    from unitrain.train.recipe import load_recipe
 
     if not is_recipe(read_yaml(recipe)):
         raise InputError(
@@ -221,7 +223,10 @@ def _trained(recipe: Path, folder: Path, bar: Progress) -> Path:
             file=str(recipe),
             allowed="a run folder, a recipe, or a model.onnx",
         )
-    return ended(fit(recipe, out=folder / "run", observers=(bar.training(),))).path
+    loaded = load_recipe(recipe)
+    # A name that is wrong is told before the training and not after it.
+    choose(loaded.recipe.study.variants, is_run=True)
+    return ended(fit(loaded, out=folder / "run", observers=(bar.training(),))).path
 
 
 def _list() -> None:
