@@ -179,7 +179,7 @@ class GraphModule(torch.nn.Module):
         values = dict(inputs)
         kept = {*self.graph.outputs.values()}
         for node in self.graph.nodes:
-            module = self.get_submodule(paths[node.name])
+            module = _inside(self, paths[node.name])
             found = module(*(values[name] for name in node.inputs))
             # Norms and embeddings compute in float32.
             values[node.name] = found if self._lowering is None else self._lowering.lowered(found)
@@ -211,3 +211,10 @@ class GraphModule(torch.nn.Module):
                 "the inputs do not fit the model", found=", ".join(named) or "none", allowed=", ".join(names)
             )
         return named
+
+
+def _inside(module: Any, path: str) -> Any:
+    """Return the module at a path that is known to be one: ``get_submodule`` checks each part, ten times slower."""
+    for part in path.split("."):
+        module = module._modules[part]
+    return module

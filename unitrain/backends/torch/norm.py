@@ -53,7 +53,7 @@ class ChannelsLastBatchNorm(TracksStatistics, _BatchNorm):
     @torch.no_grad()
     def take_over(self, first: torch.Tensor, second: torch.Tensor, keep: torch.Tensor | None = None) -> None:
         """Move the running statistics towards a batch's, unless the flag ``keep`` on the device is down."""
-        tracked = self.get_buffer("num_batches_tracked").add_(1 if keep is None else keep)
+        tracked = self._buffer("num_batches_tracked").add_(1 if keep is None else keep)
         # Torch's meaning of no momentum: the average over all batches so far.
         new = 1.0 / float(tracked) if self.momentum is None else self.momentum
         for name, value in (("mean", first), ("var", second)):
@@ -65,7 +65,13 @@ class ChannelsLastBatchNorm(TracksStatistics, _BatchNorm):
                 running.copy_(torch.where(keep, moved, running))
 
     def _statistic(self, name: str) -> torch.Tensor:
-        return self.get_buffer(f"running_{name}")
+        return self._buffer(f"running_{name}")
+
+    def _buffer(self, name: str) -> torch.Tensor:
+        """Return a buffer of its own; ``get_buffer`` looks for modules first, which takes longer than what is done."""
+        found = self._buffers[name]
+        assert found is not None
+        return found
 
 
 class ChannelsLastBatchNorm1d(ChannelsLastBatchNorm, torch.nn.BatchNorm1d):
