@@ -54,7 +54,9 @@ class TorchProgram:
         self.model.eval()
         if rule is not None and settings.device == "cpu":
             # As images lie: torch's kernels would reorder the weights at each call, and the gradients after it.
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out of its types
+            for parameter in self.model.parameters():
+                if parameter.ndim == 4:  # volumes have an order of their own, which gains nothing here
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._paths = self.model.exchanged(pool_first(graph))
         self._device = torch.device(settings.device)
         if self._device.type == "cpu":
