@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 from unitrain.verify.fuzz.case import VerifyCase
 from unitrain.verify.fuzz.check import Failure
@@ -83,16 +84,25 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Open a pool of fresh processes; when it is left, what has not begun is dropped."""
     # Small models gain nothing by threads, of which each process would start as many as there are processors.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the session, which then drops what has not begun."""
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the session, which then drops what has not begun; and end when the session is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker waits for a next case for ever, since others than the session hold the pipe open too: its fellows.
+    Thread(target=_end_with_session, daemon=True).start()
+
+
+def _end_with_session() -> None:
+    session = parent_process()
+    assert session is not None
+    session.join()
+    os._exit(1)
 
 
 def _printable(character: str) -> bool:
