@@ -7,15 +7,15 @@ same.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from unitrain.backends.numpy.recurrent import recur
-from unitrain.backends.numpy.recurrent_cells import CURVES, Curves
+from unitrain.backends.numpy.curves import CURVES, Curves
 from unitrain.backends.numpy.reduction import sum_stretched
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
-from unitrain.spec.layers import BatchNorm, Cosine, GroupedNorm, Gru, LayerNorm, Lstm, SimpleRnn
+from unitrain.spec.layers import BatchNorm, Cosine, GroupedNorm, LayerNorm
 from unitrain.spec.layers.base import LayerSpec
 from unitrain.verify.altered import Change, Functions
 from unitrain.verify.twins import normalised
@@ -45,7 +45,6 @@ EXACT = frozenset(
     }
 )
 
-RECURRENT = (SimpleRnn, Lstm, Gru)
 # Layers that subtract a mean. Who folds it in multiplies the numbers first, and loses an ulp of what is large.
 CANCELLING = (BatchNorm, GroupedNorm, LayerNorm)
 
@@ -59,10 +58,7 @@ def moved(array: Array, generator: np.random.Generator) -> Array:
 
 def noisy(generator: np.random.Generator, functions: Functions) -> Functions:
     """Return forward functions whose results and gradients are moved, and what recurrent layers keep of each step."""
-    inner: dict[type[LayerSpec], Forward] = {
-        layer: partial(recur, curves=_moved_curves(generator)) for layer in RECURRENT
-    }
-    return {layer: partial(_noisy, forward, generator) for layer, forward in {**functions, **inner}.items()}
+    return {layer: partial(_noisy, forward, generator) for layer, forward in functions.items()}
 
 
 def _moved_curves(generator: np.random.Generator) -> Curves:
@@ -89,7 +85,7 @@ def _noisy(
 ) -> Result:
     if isinstance(layer, CANCELLING):
         inputs = tuple(moved(x, generator) for x in inputs)
-    y, back = forward(layer, context, parameters, *inputs)
+    y, back = forward(layer, replace(context, curves=_moved_curves(generator)), parameters, *inputs)
     if layer.type in EXACT or getattr(layer, "interpolation", "") == "nearest":
         return y, back
 

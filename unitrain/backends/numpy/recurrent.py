@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from unitrain.backends.numpy.recurrent_cells import CURVES, Curves, State, make_cell
+from unitrain.backends.numpy.curves import Curves
+from unitrain.backends.numpy.recurrent_cells import State, make_cell
 from unitrain.backends.numpy.reduction import sum_to_channel
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
 from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
@@ -16,18 +17,6 @@ from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
 
 @implements(Lstm, Gru, SimpleRnn)
 def recurrent(layer: RecurrentLayer, context: Context, parameters: Parameters, x: Array, *sides: Array) -> Result:
-    """A recurrent layer, see `recur`."""
-    return recur(layer, context, parameters, x, *sides)
-
-
-def recur(
-    layer: RecurrentLayer,
-    context: Context,
-    parameters: Parameters,
-    x: Array,
-    *sides: Array,
-    curves: Curves = CURVES,
-) -> Result:
     """Each direction by itself, their channels side by side; see the cells for the formulas of a step."""
     named = layer.sides((x, *sides))
     mask = next((mask != 0 for mask in named.get("mask", ())), None)
@@ -38,7 +27,7 @@ def recur(
         part = slice(number * units, (number + 1) * units)
         state = tuple(start[:, part] for start in starts)
         state = state or (np.zeros((len(x), units), x.dtype),) * layer.states
-        runs.append(_Run(layer, parameters, prefix, x, mask, state, reverse, curves))
+        runs.append(_Run(layer, parameters, prefix, x, mask, state, reverse, context.curves))
     # Of a state the arrays come one after the other, in each the directions.
     results = [[run.sequence()] if whole else list(run.final[: layer.parts]) for run in runs]
     y = np.concatenate([result[part] for part in range(layer.parts) for result in results], axis=-1)

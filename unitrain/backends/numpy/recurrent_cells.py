@@ -7,12 +7,11 @@ once, over all steps: the factors by which the gradients by the state are multip
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from unitrain.backends.numpy.curves import Curves
 from unitrain.backends.numpy.registry import Array, Parameters
 from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
 
@@ -38,33 +37,6 @@ class Cell(Protocol):
     def gradients(self) -> tuple[Array, Array]:
         """Return the gradients by ``x W + b`` and by ``h R`` of all steps, shaped like ``given``."""
         ...
-
-
-def _sigmoid(x: Array) -> None:
-    """1 / (1 + exp(-x)) in place; where the exponential overflows it is 0."""
-    np.negative(x, out=x)
-    np.exp(x, out=x)
-    x += 1
-    np.reciprocal(x, out=x)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The functions that a cell bends its numbers by.
-
-    Parameters
-    ----------
-    tanh
-        Of its first argument, written into the second.
-    sigmoid
-        Of its argument, in place.
-    """
-
-    tanh: Callable[[Array, Array], object] = np.tanh
-    sigmoid: Callable[[Array], object] = _sigmoid
-
-
-CURVES = Curves()
 
 
 def make_cell(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from unitrain.backends.numpy.curves import CURVES, Curves
 from unitrain.backends.numpy.memory import Workspace
 from unitrain.graph.node import Node
 from unitrain.spec.layers.base import LayerSpec
@@ -49,6 +50,8 @@ class Context:
         is whole. Dropout masks are drawn for the whole.
     workspace
         Memory to use again in the next step; None makes all arrays anew.
+    curves
+        What recurrent layers bend their numbers by; a yardstick of rounding takes others.
     """
 
     node: Node
@@ -60,6 +63,7 @@ class Context:
     first: int = 0
     samples: int | None = None
     workspace: Workspace | None = None
+    curves: Curves = CURVES
 
     def empty(self, label: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return memory for a result of this node: any content, this step's alone."""
