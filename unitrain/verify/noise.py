@@ -12,7 +12,6 @@ from functools import partial
 
 import numpy as np
 
-from unitrain.backends.numpy.curves import CURVES, Curves
 from unitrain.backends.numpy.reduction import sum_stretched
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
 from unitrain.spec.layers import BatchNorm, Cosine, GroupedNorm, LayerNorm
@@ -57,22 +56,16 @@ def moved(array: Array, generator: np.random.Generator) -> Array:
 
 
 def noisy(generator: np.random.Generator, functions: Functions) -> Functions:
-    """Return forward functions whose results and gradients are moved, and what recurrent layers keep of each step."""
+    """Return forward functions whose results and gradients are moved, and what they keep of curves.
+
+    Where such a y is near 1, the difference 1 - y has lost most of its digits.
+    """
     return {layer: partial(_noisy, forward, generator) for layer, forward in functions.items()}
 
 
-def _moved_curves(generator: np.random.Generator) -> Curves:
-    """Return the curves of recurrent layers with results moved: where y is near 1, 1 - y^2 loses most of its digits."""
-
-    def tanh(x: Array, out: Array) -> None:
-        CURVES.tanh(x, out)
-        out[...] = moved(out, generator)
-
-    def sigmoid(x: Array) -> None:
-        CURVES.sigmoid(x)
-        x[...] = moved(x, generator)
-
-    return Curves(tanh, sigmoid)
+def _move(generator: np.random.Generator, values: Array) -> None:
+    """Move values where they lie."""
+    values[...] = moved(values, generator)
 
 
 def _noisy(
@@ -85,7 +78,7 @@ def _noisy(
 ) -> Result:
     if isinstance(layer, CANCELLING):
         inputs = tuple(moved(x, generator) for x in inputs)
-    y, back = forward(layer, replace(context, curves=_moved_curves(generator)), parameters, *inputs)
+    y, back = forward(layer, replace(context, kept=partial(_move, generator)), parameters, *inputs)
     if layer.type in EXACT or getattr(layer, "interpolation", "") == "nearest":
         return y, back
 

@@ -137,6 +137,7 @@ def gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Res
 def silu(layer: Silu, context: Context, parameters: Parameters, x: Array) -> Result:
     """``f = x s(x)``, s the sigmoid: f' = s (1 + x (1 - s))."""
     s = _sigmoid(x)
+    context.kept(s)
     return _elementwise(x * s, lambda: s * (1 + x * (1 - s)))
 
 
@@ -144,6 +145,7 @@ def silu(layer: Silu, context: Context, parameters: Parameters, x: Array) -> Res
 def sigmoid(layer: Sigmoid, context: Context, parameters: Parameters, x: Array) -> Result:
     """``f = 1 / (1 + exp(-x))``, f' = f (1 - f)."""
     y = _sigmoid(x)
+    context.kept(y)
     return _elementwise(y, lambda: y * (1 - y))
 
 
@@ -169,6 +171,7 @@ def hard_swish(layer: HardSwish, context: Context, parameters: Parameters, x: Ar
 def tanh(layer: Tanh, context: Context, parameters: Parameters, x: Array) -> Result:
     """``f = tanh(x)``, f' = 1 - f^2."""
     y = np.tanh(x)
+    context.kept(y)
     return _elementwise(y, lambda: 1 - y * y)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unitrain.backends.numpy.curves import Curves
-from unitrain.backends.numpy.recurrent_cells import State, make_cell
+from unitrain.backends.numpy.recurrent_cells import Kept, State, make_cell
 from unitrain.backends.numpy.reduction import sum_to_channel
 from unitrain.backends.numpy.registry import Array, Context, Gradients, Parameters, Result, implements
 from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
@@ -27,7 +26,7 @@ def recurrent(layer: RecurrentLayer, context: Context, parameters: Parameters, x
         part = slice(number * units, (number + 1) * units)
         state = tuple(start[:, part] for start in starts)
         state = state or (np.zeros((len(x), units), x.dtype),) * layer.states
-        runs.append(_Run(layer, parameters, prefix, x, mask, state, reverse, context.curves))
+        runs.append(_Run(layer, parameters, prefix, x, mask, state, reverse, context.kept))
     # Of a state the arrays come one after the other, in each the directions.
     results = [[run.sequence()] if whole else list(run.final[: layer.parts]) for run in runs]
     y = np.concatenate([result[part] for part in range(layer.parts) for result in results], axis=-1)
@@ -60,7 +59,7 @@ class _Run:
         mask: Array | None,
         state: State,
         reverse: bool,
-        curves: Curves,
+        kept: Kept,
     ) -> None:
         self._parameters, self._prefix, self._reverse = parameters, prefix, reverse
         self._x = np.ascontiguousarray(self._in_order(x))  # [step, batch, channel], in the order of reading
@@ -72,7 +71,7 @@ class _Run:
         # The hidden state before the first step, and after each.
         self._hidden = np.empty((steps + 1, batch, layer.units), x.dtype)
         self._hidden[0] = state[0]
-        self._cell = make_cell(layer, parameters, prefix, given.reshape(steps, batch, -1), self._hidden[:-1], curves)
+        self._cell = make_cell(layer, parameters, prefix, given.reshape(steps, batch, -1), self._hidden[:-1], kept)
         for t in range(steps):
             after = self._cell.step(t, state)
             if self._mask is not None:

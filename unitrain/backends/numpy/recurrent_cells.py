@@ -7,16 +7,19 @@ once, over all steps: the factors by which the gradients by the state are multip
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
-from unitrain.backends.numpy.curves import Curves
 from unitrain.backends.numpy.registry import Array, Parameters
 from unitrain.spec.layers.recurrent import Gru, Lstm, RecurrentLayer, SimpleRnn
 
 # Arrays ``[batch, units]``, the hidden state first.
 State = tuple[Array, ...]
+
+
+Kept = Callable[[Array], object]
 
 
 class Cell(Protocol):
@@ -39,24 +42,32 @@ class Cell(Protocol):
         ...
 
 
+def _sigmoid(x: Array) -> None:
+    """1 / (1 + exp(-x)) in place; where the exponential overflows it is 0."""
+    np.negative(x, out=x)
+    np.exp(x, out=x)
+    x += 1
+    np.reciprocal(x, out=x)
+
+
 def make_cell(
-    layer: RecurrentLayer, parameters: Parameters, prefix: str, given: Array, hidden: Array, curves: Curves
+    layer: RecurrentLayer, parameters: Parameters, prefix: str, given: Array, hidden: Array, kept: Kept
 ) -> Cell:
     """Make the cell of a layer's direction; ``hidden`` ``[step, batch, units]`` are the states before the steps."""
     recurrent = parameters[f"{prefix}recurrent"]
     if isinstance(layer, Lstm):
-        return _LstmCell(recurrent, given, curves)
+        return _LstmCell(recurrent, given, kept)
     if isinstance(layer, Gru):
-        return _GruCell(recurrent, given, hidden, parameters.get(f"{prefix}recurrent_bias"), curves)
+        return _GruCell(recurrent, given, hidden, parameters.get(f"{prefix}recurrent_bias"), kept)
     assert isinstance(layer, SimpleRnn)
-    return _SimpleCell(recurrent, given, layer.nonlinearity == "relu", curves)
+    return _SimpleCell(recurrent, given, layer.nonlinearity == "relu", kept)
 
 
 class _SimpleCell:
     """``h' = f(a)``, ``a = given + h R``: da = dh' f'(a), by which dh = da R^T."""
 
-    def __init__(self, recurrent: Array, given: Array, relu: bool, curves: Curves) -> None:
-        self._curves = curves
+    def __init__(self, recurrent: Array, given: Array, relu: bool, kept: Kept) -> None:
+        self._kept = kept
         self._recurrent, self._after, self._relu = recurrent, given, relu
 
     def step(self, t: int, state: State) -> State:
@@ -65,7 +76,8 @@ class _SimpleCell:
         if self._relu:
             np.maximum(after, 0, out=after)
         else:
-            self._curves.tanh(after, after)
+            np.tanh(after, out=after)
+            self._kept(after)
         return (after,)
 
     def turn(self) -> None:
@@ -87,8 +99,8 @@ class _LstmCell:
     dh' tanh(c') o (1 - o); and that by c is dc f.
     """
 
-    def __init__(self, recurrent: Array, given: Array, curves: Curves) -> None:
-        self._curves = curves
+    def __init__(self, recurrent: Array, given: Array, kept: Kept) -> None:
+        self._kept = kept
         steps, batch, _ = given.shape
         self._recurrent, self._gates = recurrent, given
         self._units = len(recurrent)
@@ -96,15 +108,17 @@ class _LstmCell:
 
     def step(self, t: int, state: State) -> State:
         h, c = state
-        units, gates, curves = self._units, self._gates[t], self._curves
+        units, gates = self._units, self._gates[t]
         gates += h @ self._recurrent
-        curves.sigmoid(gates[:, : 2 * units])
-        curves.tanh(gates[:, 2 * units : 3 * units], gates[:, 2 * units : 3 * units])
-        curves.sigmoid(gates[:, 3 * units :])
+        _sigmoid(gates[:, : 2 * units])
+        np.tanh(gates[:, 2 * units : 3 * units], out=gates[:, 2 * units : 3 * units])
+        _sigmoid(gates[:, 3 * units :])
+        self._kept(gates)
         i, f, g, o = (gates[:, k * units : (k + 1) * units] for k in range(4))
         self._before[t] = c
         cell = f * c + i * g
-        curves.tanh(cell, self._bent[t])
+        np.tanh(cell, out=self._bent[t])
+        self._kept(self._bent[t])
         return o * self._bent[t], cell
 
     def turn(self) -> None:
@@ -137,8 +151,8 @@ class _GruCell:
     dn = dh' (1 - z) (1 - n^2); by the blocks of ``h R`` they are the same, but dn r for the last; and dh has dh' z.
     """
 
-    def __init__(self, recurrent: Array, given: Array, hidden: Array, bias: Array | None, curves: Curves) -> None:
-        self._curves = curves
+    def __init__(self, recurrent: Array, given: Array, hidden: Array, bias: Array | None, kept: Kept) -> None:
+        self._kept = kept
         self._recurrent, self._gates, self._hidden, self._bias = recurrent, given, hidden, bias
         self._units = len(recurrent)
         self._inner = np.empty(hidden.shape, given.dtype)
@@ -151,10 +165,11 @@ class _GruCell:
         if self._bias is not None:
             inner += self._bias
         gates[:, : 2 * units] += product[:, : 2 * units]
-        self._curves.sigmoid(gates[:, : 2 * units])
+        _sigmoid(gates[:, : 2 * units])
         z, r, n = (gates[:, k * units : (k + 1) * units] for k in range(3))
         n += r * inner
-        self._curves.tanh(n, n)
+        np.tanh(n, out=n)
+        self._kept(gates)
         return (z * h + (1 - z) * n,)
 
     def turn(self) -> None:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.numpy.curves import CURVES, Curves
 from unitrain.backends.numpy.memory import Workspace
 from unitrain.graph.node import Node
 from unitrain.spec.layers.base import LayerSpec
@@ -27,6 +26,10 @@ Gradients = tuple[tuple[Array | None, ...], dict[str, Array]]
 Backward = Callable[[Array], Gradients]
 Result = tuple[Array, Backward]
 Forward = Callable[..., Result]
+
+
+def _as_it_is(values: Array) -> None:
+    """Leave values alone."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class Context:
         is whole. Dropout masks are drawn for the whole.
     workspace
         Memory to use again in the next step; None makes all arrays anew.
-    curves
-        What recurrent layers bend their numbers by; a yardstick of rounding takes others.
+    kept
+        Called with values of a curve, of which a layer keeps y for its way back through 1 - y or 1 - y^2: a yardstick
+        of rounding moves them, and nobody else does anything.
     """
 
     node: Node
@@ -63,7 +67,7 @@ class Context:
     first: int = 0
     samples: int | None = None
     workspace: Workspace | None = None
-    curves: Curves = CURVES
+    kept: Callable[[Array], object] = _as_it_is
 
     def empty(self, label: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return memory for a result of this node: any content, this step's alone."""
