@@ -303,7 +303,7 @@ class Session:
         for runner in self.cast.candidates:
             self.tell(f"weights through {runner.label}")
             try:
-                self.report.findings += transfer(self.subject, runner)
+                self.report.findings += transfer(self.subject, self.cast, runner)
             except InputError:
                 raise
             except Exception as error:

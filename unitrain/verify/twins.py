@@ -199,15 +199,24 @@ def _gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Re
     return x * (0.5 * (1 + erf)), lambda dy: ((dy * (0.5 * (1 + (erf + 2 * slope))),), {})
 
 
+def _logistic(x: Array) -> Array:
+    """(1 + tanh(x / 2)) / 2, or a fraction of polynomials: right beside 1, with few digits where it is small.
+
+    In float64 it is 1 / (1 + exp(-x)): nobody computes it with few digits there, and no yardstick shows what is lost.
+    """
+    s: Array = 1 / (1 + np.exp(-x)) if x.dtype == np.float64 else 0.5 * (1 + np.tanh(0.5 * x))
+    return s
+
+
 def _sigmoid(layer: Sigmoid, context: Context, parameters: Parameters, x: Array) -> Result:
-    """As (1 + tanh(x / 2)) / 2, or a fraction of polynomials: right beside 1, with few digits where s is small."""
-    s = 0.5 * (1 + np.tanh(0.5 * x))
+    """As it comes out of `_logistic`."""
+    s = _logistic(x)
     return s, lambda dy: ((dy * s * (1 - s),), {})
 
 
 def _silu(layer: Silu, context: Context, parameters: Parameters, x: Array) -> Result:
     """With that sigmoid."""
-    s = 0.5 * (1 + np.tanh(0.5 * x))
+    s = _logistic(x)
     return x * s, lambda dy: ((dy * s * (1 + x * (1 - s)),), {})
 
 
