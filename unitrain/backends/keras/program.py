@@ -141,7 +141,8 @@ class KerasProgram:
             name: tf.TensorSpec([None, *given.shape], self._dtype if given.dtype == "float" else tf.int32)
             for name, given in self.graph.inputs.items()
         }
-        self._inference = compiled(infer, [kinds])
+        with self._placed():  # it is traced here
+            self._inference = compiled(infer, [kinds])
         return self._inference
 
     def activations(self, inputs: Arrays, *, training: bool = False, step: int = 0) -> dict[str, Array]:
