@@ -189,6 +189,8 @@ def softmax(layer: Softmax, context: Context, parameters: Parameters, x: Array) 
     y = e / e.sum(axis=axis, keepdims=True)
 
     def backward(dy: Array) -> Gradients:
-        return (y * (dy - (y * dy).sum(axis=axis, keepdims=True)),), {}
+        shared = (y * dy).sum(axis=axis, keepdims=True)
+        context.kept(shared)
+        return (y * (dy - shared),), {}
 
     return y, backward

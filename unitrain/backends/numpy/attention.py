@@ -87,7 +87,9 @@ def attend(
         d_used = (d_mixed @ v.swapaxes(-1, -2)).reshape(shape)
         d_v = _by_group(used, layer.groups).swapaxes(-1, -2) @ d_mixed
         d_weights = d_used if dropped is None else d_used * dropped
-        d_scores = weights * (d_weights - shares(Flow(weights, d_weights, mixed, d_mixed)))
+        shared = shares(Flow(weights, d_weights, mixed, d_mixed))
+        context.kept(shared)
+        d_scores = weights * (d_weights - shared)
         d_scores = _by_group(d_scores * scale, layer.groups)
         d_q = turn.backward((d_scores @ k).reshape(q.shape))
         d_k = turn.backward(d_scores.swapaxes(-1, -2) @ _by_group(q, layer.groups))

@@ -54,8 +54,8 @@ class Context:
     workspace
         Memory to use again in the next step; None makes all arrays anew.
     kept
-        Called with values of a curve, of which a layer keeps y for its way back through 1 - y or 1 - y^2: a yardstick
-        of rounding moves them, and nobody else does anything.
+        Called with numbers that a layer keeps for a difference on its way back: y of 1 - y or 1 - y^2, the sum of a
+        softmax. A yardstick of rounding moves them where they lie, and nobody else does anything.
     """
 
     node: Node
