@@ -9,7 +9,7 @@ GELU and the slope of leaky ReLU to float32 whatever the precision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import pi, sqrt
+from math import pi, prod, sqrt
 from typing import Any
 
 import keras
@@ -119,8 +119,15 @@ def elu(layer: Elu, context: Context, x: KerasTensor) -> KerasTensor:
 
 @implements(Softmax)
 def softmax(layer: Softmax, context: Context, x: KerasTensor) -> KerasTensor:
-    """Keras' own layer; its axis counts the batch."""
-    return context.apply(keras.layers.Softmax, x, axis=layer.axis % len(context.node.output_shape) + 1)
+    """Keras' own layer, whose axis counts the batch; oneDNN refuses more than five axes, so they are joined."""
+    shape = context.node.output_shape
+    axis = layer.axis % len(shape)
+    if len(shape) < 5:
+        return context.apply(keras.layers.Softmax, x, axis=axis + 1)
+    joined = (prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
+    x = context.apply(keras.layers.Reshape, x, part="joined", target_shape=joined)
+    y = context.apply(keras.layers.Softmax, x, part="softmax", axis=2)
+    return context.apply(keras.layers.Reshape, y, target_shape=shape)
 
 
 @implements(LeakyRelu)

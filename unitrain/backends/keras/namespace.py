@@ -62,8 +62,10 @@ class TensorFlowNamespace:
         return tf.nn.log_softmax(x)
 
     def softmax(self, x: Tensor) -> Tensor:
-        """Return softmax over the last axis."""
-        return tf.nn.softmax(x)
+        """Return softmax over the last axis; oneDNN refuses more than five axes, so they are joined."""
+        if x.shape.rank <= 5:
+            return tf.nn.softmax(x)
+        return tf.reshape(tf.nn.softmax(tf.reshape(x, [-1, x.shape[-1]])), tf.shape(x))
 
     def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return the largest element."""
