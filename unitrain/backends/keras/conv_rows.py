@@ -4,7 +4,7 @@ Where channels and filters are few a processor spends most of a convolution besi
 layer, 1 to 6 channels, the three convolutions of a step are half of the step. Here a row of outputs is a product of
 the rows it reads and a banded matrix, which holds the kernel once for each position and zeros elsewhere. The products
 with zeros are wasted. Whether that is cheaper depends on the processor: it took a third off LeNet's step on one, and
-costs a third on a newer one of the same make. So it is tried, and not the standard form.
+costs a quarter on a newer one of the same make. So it is tried, and not the standard form.
 """
 
 from __future__ import annotations
