@@ -72,7 +72,14 @@ class ArrayFile:
         if self._fortran:
             with self._lock:
                 if self._fortran:
-                    self._lay_by_rows()
+                    try:
+                        self._lay_by_rows()
+                    except OSError as error:
+                        raise InputError(
+                            f"the array lies by columns, and a copy by rows cannot be written: {error.strerror}",
+                            file=str(self._path),
+                            hint=f"free some of {tempfile.gettempdir()}, or name another folder by TMPDIR",
+                        ) from None
         if not len(rows):
             return np.empty((0, *self.shape[1:]), self.dtype)
         span = int(rows.max()) - int(rows.min()) + 1
