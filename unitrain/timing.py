@@ -39,11 +39,23 @@ class Interval:
 
 @dataclass(frozen=True)
 class Contender:
-    """What is timed: ``run`` starts it once, ``wait`` returns when all that was started is done."""
+    """What is timed.
+
+    Parameters
+    ----------
+    run
+        Starts it once.
+    wait
+        Returns when all that was started is done.
+    renew
+        Makes what runs anew, before each round: how fast it is depends on where its memory lies, and what is made once
+        keeps its luck through all rounds. It is left ready, as after a first run.
+    """
 
     name: str
     run: Callable[[], Any]
     wait: Callable[[], None] = lambda: None
+    renew: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,8 @@ def measure(
         for number, order in enumerate(draw_orders(list(by_name), rounds, generator)):
             if number >= FEWEST_ROUNDS and clock() - started > budget:
                 break
+            for name in order:
+                by_name[name].renew()
             gc.collect(0)
             for name in order:
                 if lone[name] < _SHORT:

@@ -80,6 +80,24 @@ def test_short_samples_begin_with_a_call_that_is_not_timed():
     assert len(clock.log) == 2 + 5
 
 
+def test_each_round_makes_what_is_timed_anew_before_its_samples():
+    clock = Clock()
+    luck = [0.0]
+
+    def renew() -> None:
+        clock.log.append("renew")
+        luck[0] += 1.0
+
+    def run() -> None:
+        clock.now += luck[0]
+
+    lucky = Contender("lucky", run, renew=renew)
+    samples = measure([lucky, clock.contender("even", 1.0)], rounds=4, generator=generator(), clock=clock)
+    # Its calls take 1, 2, 3, 4 seconds: what is made in a round is timed in that round.
+    assert samples.seconds["lucky"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert clock.log.count("renew") == 4
+
+
 def test_rounds_interleave():
     clock = Clock()
     names = ["a", "b", "c"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from unitrain.spec.errors import InputError
 from unitrain.spec.study import StudySpec
 from unitrain.study.fresh import load_fresh
 from unitrain.study.gates import Passage, pass_gates
-from unitrain.study.latency import TWINS, time_all
+from unitrain.study.latency import TWINS, loaded, time_all
 from unitrain.study.progress import Progress
 from unitrain.study.quality import Quality, judge
 from unitrain.study.recommend import recommend
@@ -209,16 +210,12 @@ def _time(
     if subject.fixed_batch is not None:
         scenarios = {SINGLE: subject.fixed_batch}
     base = next(entry for entry in entries if entry.variant.name == BASELINE)
-    assert base.path is not None
-    twins = {f"{TWIN} {number + 1}": deploy(base.path, threads=options.threads) for number in range(TWINS)}
+    twins = [f"{TWIN} {number + 1}" for number in range(TWINS)]
     bands, rounds = {}, {}
     for scenario, batch in scenarios.items():
         feeds = subject.feeds(batch)
-        baseline = _contender(base.variant.name, base.deployed, feeds)
-        same = [_contender(name, twin, feeds) for name, twin in twins.items()]
-        rest = [_contender(entry.variant.name, entry.deployed, feeds) for entry in entries if entry is not base]
-        for contender in (baseline, *same, *rest):
-            contender.run()
+        baseline, *same = (_contender(base, name, options.threads, feeds) for name in (BASELINE, *twins))
+        rest = [_contender(entry, entry.row.name, options.threads, feeds) for entry in entries if entry is not base]
         if others and base.deployed is not None:
             rest += _prepared(others, subject, options.threads, feeds, base.deployed.run(feeds), progress)
         progress.begin(f"timing, {scenario}", options.rounds)
@@ -268,11 +265,10 @@ def _prepared(
     return contenders
 
 
-def _contender(name: str, deployed: Deployed | None, feeds: Mapping[str, Array]) -> Contender:
-    assert deployed is not None
-    session, inputs = deployed.session, dict(feeds)
-    names = [port.name for port in deployed.outputs]
-    return Contender(name, lambda: session.run(names, inputs))
+def _contender(entry: Entry, name: str, threads: int, feeds: Mapping[str, Array]) -> Contender:
+    assert entry.path is not None
+    assert entry.built is not None
+    return loaded(name, partial(deploy, entry.path, threads=threads, level=entry.built.level), feeds)
 
 
 def _weigh(workshop: Workshop, entries: Sequence[Entry], progress: Progress) -> None:
