@@ -14,7 +14,10 @@ STEPS = {8: 400, 128: 200, 1024: 30}
 
 
 def training(options: Options) -> Found:
-    """Ours against loops by hand, eager and as a CUDA graph; batch 8 and 128 tell launching from computing."""
+    """Ours against loops by hand, eager and as a CUDA graph; batch 8 and 128 tell launching from computing.
+
+    Small nets in the form ``recorded``, which the tuner tries on a GPU; the large batch in the standard one.
+    """
     import torch
     from comparison import HEADER, compare
 
@@ -64,10 +67,11 @@ def comparisons(options: Options) -> Iterator[tuple[str, int, Any]]:
         }
         if name in ("tiny", "mlp"):
             del peers["torch loop by hand, channels last"]
+        form = "recorded" if batch < 1024 else "eager"
         ours = Comparison(
             "cuda",
-            f"torch {name} on the GPU, batch {batch}",
-            partial(_ours, name, batch, options.device),
+            f"torch {name} on the GPU, batch {batch}, {form}",
+            partial(_ours, name, batch, options.device, form),
             peers,
             STEPS[batch],
             partial(torch.cuda.synchronize, options.device),
@@ -84,10 +88,10 @@ def material(name: str, batch: int) -> tuple[Any, Any, Any]:
     return graph, *make_data(graph, STEPS[batch] * batch)
 
 
-def _ours(name: str, batch: int, device: str) -> Callable[[], object]:
+def _ours(name: str, batch: int, device: str, form: str | None = None) -> Callable[[], object]:
     from ours import make_trainer
 
-    return make_trainer(*material(name, batch), "torch", batch, device=device).run
+    return make_trainer(*material(name, batch), "torch", batch, device=device, execution=form).run
 
 
 def _theirs(name: str, batch: int, device: str, maker: str, **options: Any) -> Callable[[], object]:

@@ -11,21 +11,25 @@ from gpu_section import Found, Options
 
 def repeatability(options: Options) -> Found:
     """Two deterministic runs from the same weights end with the same bits."""
-    same = {name: same_bits(name, options.device) for name in ("mlp", "lenet", "cnn")}
+    same = {
+        f"{name}, {form}": same_bits(name, options.device, form)
+        for name in ("mlp", "lenet", "cnn")
+        for form in ("eager", "recorded")
+    }
     lines = ["| trained twice, deterministic | weights |", "|---|---|"]
     lines += [f"| {name} | {'the same bits' if equal else '**differ**'} |" for name, equal in same.items()]
     return Found(lines, all(same.values()))
 
 
-def same_bits(name: str, device: str, steps: int = 20, batch: int = 32) -> bool:
-    """Train a model twice on ``device`` and compare all weights and optimizer slots bit by bit."""
+def same_bits(name: str, device: str, form: str | None = None, steps: int = 70, batch: int = 32) -> bool:
+    """Train a model twice on ``device``, in a form of execution, and compare all weights and slots bit by bit."""
     from ours import make_data, make_graph, make_trainer
 
     graph = make_graph(name)
     data = make_data(graph, steps * batch)
     ends = []
     for _ in range(2):
-        trainer = make_trainer(graph, *data, "torch", batch, device=device, deterministic=True)
+        trainer = make_trainer(graph, *data, "torch", batch, device=device, deterministic=True, execution=form)
         trainer.run()
         slots = trainer.program.slots()
         ends.append({**trainer.program.weights(), **{f"{s} {n}": slots[s][n] for s in slots for n in slots[s]}})

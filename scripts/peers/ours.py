@@ -76,14 +76,18 @@ def make_trainer(
     *,
     device: str = "cpu",
     deterministic: bool = False,
+    execution: str | None = None,
 ) -> Trainer:
-    """Return a trainer of one epoch, with Adam, cross-entropy, accuracy and progress shown to nobody."""
+    """Return a trainer of one epoch, with Adam, cross-entropy, accuracy and progress shown to nobody.
+
+    ``execution`` is the form of `contract.Settings`.
+    """
     (output,), (name,) = graph.outputs, graph.inputs
     update = Update(Adam(lr=LR), {name: graph.parameters[name].decay for name in graph.trainable})
     rule = TrainingRule(
         {output: (1.0, make_loss(CrossEntropy()))}, [("accuracy", output, make_metric(Accuracy()))], update
     )
-    settings = Settings(device, deterministic=deterministic)
+    settings = Settings(device, deterministic=deterministic, execution=execution)
     program = load_backend(backend).compile(graph, initialize(graph, 0), settings, rule)
     batches = Batches(len(images), batch)
     steps = batches.updates_per_epoch

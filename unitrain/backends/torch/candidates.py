@@ -13,7 +13,7 @@ from unitrain.backends.contract import Candidate, Settings
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers import BatchNorm, DroppingLayer
 
-EAGER, ONE_THREAD, COMPILED = "eager", "one-thread", "compiled"
+EAGER, ONE_THREAD, COMPILED, RECORDED = "eager", "one-thread", "compiled", "recorded"
 
 # Dropout is keyed by the step and batch norm moves statistics: torch would compile anew for each step.
 _CHANGING = (BatchNorm, DroppingLayer)
@@ -24,6 +24,8 @@ def candidates(graph: Graph, settings: Settings) -> tuple[Candidate, ...]:
     found = [Candidate(EAGER, "operation by operation")]
     if settings.device == "cpu" and torch.get_num_threads() > 1:
         found.append(Candidate(ONE_THREAD, "operation by operation, on one thread"))
+    if settings.device.startswith("cuda"):
+        found.append(Candidate(RECORDED, "steps recorded once as a CUDA graph and replayed", first_seconds=1.0))
     if _compiler() and not any(isinstance(node.layer, _CHANGING) for node in graph.nodes):
         found.append(Candidate(COMPILED, "layers and their gradients by torch.compile", first_seconds=15.0))
     return tuple(found)

@@ -43,12 +43,15 @@ def _signed(word: int) -> int:
 
 
 def keep_masks(
-    key: tuple[int, int], first_step: int, steps: int, size: int, rate: float, device: torch.device
+    key: tuple[int, int], first_step: int | torch.Tensor, steps: int, size: int, rate: float, device: torch.device
 ) -> torch.Tensor:
-    """Return `unitrain.weights.random.keep_mask` for ``steps`` steps on the device: bool ``[steps, size]``."""
+    """Return `unitrain.weights.random.keep_mask` for ``steps`` steps on the device: bool ``[steps, size]``.
+
+    ``first_step`` may be known to the device alone.
+    """
     half = -(-size // 2)
     element = torch.arange(half, dtype=torch.int32, device=device).expand(steps, half)
-    step = torch.arange(first_step, first_step + steps, device=device).to(torch.int32)[:, None].expand(steps, half)
+    step = (first_step + torch.arange(steps, device=device)).to(torch.int32)[:, None].expand(steps, half)
     words = torch.cat(threefry(_Words(), key, (element, step)), dim=1)[:, :size]
     # With the sign turned over, int32 has the order of the unsigned words.
     return (words ^ -_SIGN) >= keep_threshold(rate) - _SIGN
@@ -57,13 +60,15 @@ def keep_masks(
 class CounterDropout(torch.nn.Dropout):
     """``nn.Dropout`` whose mask is a function of seed, layer, step and element: see `keep_mask`.
 
-    ``step`` counts the batches seen in training mode from 0: each call adds one. A program sets it before each call.
+    ``step`` counts the batches seen in training mode from 0: each call adds one. A program sets it before each call, to
+    an int64 tensor ``[]`` where steps are recorded.
     With ``whole`` a sample is dropped or kept as one.
     """
 
     def __init__(self, rate: float, key: tuple[int, int], *, whole: bool = False) -> None:
         super().__init__(rate)
-        self.key, self.whole, self.step = key, whole, 0
+        self.key, self.whole = key, whole
+        self.step: int | torch.Tensor = 0
         self._masks: torch.Tensor | None = None
         self._drawn: tuple[Any, ...] = ()
         self._first = 0
@@ -74,11 +79,13 @@ class CounterDropout(torch.nn.Dropout):
             return x
         shape = _one_a_sample(x) if self.whole else tuple(x.shape)
         keep = self._mask(prod(shape), x.device).view(shape)
-        self.step += 1
+        self.step = self.step + 1
         return torch.where(keep, x * (1.0 / (1.0 - self.p)), 0.0)
 
     def _mask(self, size: int, device: torch.device) -> torch.Tensor:
         """Return the mask of this step ``[size]``, drawn with those of the next steps."""
+        if isinstance(self.step, torch.Tensor):
+            return keep_masks(self.key, self.step, 1, size, self.p, device)[0]
         wanted = (size, device, self.p, self.key, torch.is_inference_mode_enabled())
         ahead = self.step - self._first
         if self._masks is None or self._drawn != wanted or not 0 <= ahead < len(self._masks):

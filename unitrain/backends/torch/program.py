@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
 from unitrain.backends.host_memory import keep_freed_memory
 from unitrain.backends.indices import check_indices
 from unitrain.backends.precision import host_dtype
-from unitrain.backends.torch.candidates import COMPILED, ONE_THREAD, compiled
+from unitrain.backends.torch.candidates import COMPILED, ONE_THREAD, RECORDED, compiled
 from unitrain.backends.torch.dropout import CounterDropout
 from unitrain.backends.torch.loss_scale import all_finite, unscaled
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.namespace import NAMESPACE
+from unitrain.backends.torch.recorded import Found, Recorded, Terms, recorded_steps
 from unitrain.backends.torch.runtime import (
     differentiable,
     dtype_of,
@@ -85,6 +86,10 @@ class TorchProgram:
         }
         self._threads = 1 if settings.execution == ONE_THREAD else None
         self._compiled = compiled(self._outputs) if settings.execution == COMPILED else None
+        # Recordings by how many steps they hold, and of how many samples.
+        self._recorded: dict[tuple[int, int], Recorded] | None = {} if settings.execution == RECORDED else None
+        # 0 while the losses of a block that is recorded are finite, else NaN.
+        self._flag = torch.zeros((), device=self._device)
         self._updates = Updates(rule.updater, self._parameters, self._slots) if rule else None
         # Gradients by the parameters, of batches whose update is still to come.
         self._pending: list[torch.Tensor] = []
@@ -133,6 +138,9 @@ class TorchProgram:
         """
         if self.rule is None or self._updates is None:
             raise ValueError("the program was compiled without a training rule")
+        whole = plan.loss_scale is None and not self._pending and bool(np.all(plan.apply) and np.all(plan.scale == 1.0))
+        if self._recorded is not None and whole:
+            return self._replay_steps(self._recorded, placed, plan)
         self._updates.begin(plan.coefficients)
         rows = self._transfer.moved(plan.indices, torch.int64).unbind()
         sound = torch.ones((), dtype=torch.bool, device=self._device)
@@ -143,7 +151,10 @@ class TorchProgram:
         # Only the model's own pass is recorded.
         with limited_threads(self._threads), self._mode(training=True), torch.no_grad():
             for step in range(len(plan)):
-                total, gradients, moved, terms = self._step(placed, rows[step], plan, step)
+                batch = self._transfer.gather(placed, rows[step])
+                total, gradients, moved, terms = self._step(
+                    batch, plan.first_step + step, float(plan.scale[step]), plan.loss_scale
+                )
                 losses.append(total)
                 if self._reads and not math.isfinite(total.item()):
                     break
@@ -161,19 +172,58 @@ class TorchProgram:
                     skips.append(keep & ~going)
                     if self._reads and not going.item():
                         break
-        return self._statistics(losses, counted, skips)
+        columns = [_column([terms[number] for terms in counted]) for number in range(2 * len(self.rule.metrics))]
+        return self._statistics(torch.stack(losses), columns, torch.stack(skips) if skips else None)
+
+    def _replay_steps(self, recorded: dict[tuple[int, int], Recorded], placed: Placed, plan: Plan) -> Statistics:
+        """Train for the planned steps by recordings, as many steps at once as there are, then one by one."""
+        assert self._updates is not None
+        indices = self._transfer.moved(plan.indices, torch.int64)
+        rows = self._updates.rows(plan.coefficients)
+        self._flag.zero_()
+        found: list[Found] = []
+        with self._mode(training=True), torch.no_grad():
+            first = 0
+            while first < len(plan):
+                left = indices[first:]
+                one = self._transfer.gather(placed, left[0])
+                together = recorded_steps(len(self.graph.nodes), sum(tensor.nbytes for tensor in one.tensors))
+                together = together if together <= len(left) else 1
+                batch = one if together == 1 else self._transfer.gather(placed, left[:together].flatten())
+                key = (together, left.shape[1])
+                if key not in recorded:
+                    recorded[key] = Recorded(self._recorded_step, together, batch, rows[:together], self._flag)
+                number = plan.first_step + first
+                seeding = partial(self._seeded, number) if self._draws else nullcontext
+                found.append(recorded[key].run(batch, number, rows[first : first + together], seeding))
+                first += together
+        counted = zip(*(part.terms for part in found), strict=True)
+        terms = [torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0] for parts in counted]
+        return self._statistics(torch.cat([part.losses for part in found]), terms)
+
+    def _recorded_step(
+        self, batch: Placed, number: torch.Tensor, row: torch.Tensor, flag: torch.Tensor
+    ) -> tuple[torch.Tensor, Terms]:
+        """Take one step of which the device knows all; see `recorded.Step`."""
+        assert self._updates is not None
+        total, gradients, moved, terms = self._step(batch, number, 1.0, None)
+        # 0 times what is not finite is NaN, and what is NaN stays so.
+        keep = flag.add_(total, alpha=0.0) == 0.0
+        for norm, mean, variance in moved:
+            norm.take_over(mean, variance, keep)
+        self._updates.apply_row(gradients, row, keep)
+        return total, terms
 
     def _step(
-        self, placed: Placed, rows: torch.Tensor, plan: Plan, step: int
-    ) -> tuple[torch.Tensor, list[torch.Tensor], Moved, list[torch.Tensor | float]]:
-        """Compute one batch: total loss, gradients of its ``scale``-fold, moved statistics, metric terms."""
+        self, batch: Placed, number: int | torch.Tensor, factor: float, loss_scale: float | None
+    ) -> tuple[torch.Tensor, list[torch.Tensor], Moved, Terms]:
+        """Compute one batch: total loss, gradients of its ``factor``-fold, moved statistics, metric terms."""
         assert self.rule is not None
-        scale = 1.0 if plan.loss_scale is None else plan.loss_scale
-        batch = self._transfer.gather(placed, rows)
+        scale = 1.0 if loss_scale is None else loss_scale
         with torch.enable_grad():
-            outputs, moved = self._call(batch.inputs, plan.first_step + step)
+            outputs, moved = self._call(batch.inputs, number)
         totals, seeds = [], {}
-        for output, (factor, loss) in self.rule.losses.items():
+        for output, (share, loss) in self.rule.losses.items():
             arguments = (NAMESPACE, outputs[output], batch.targets[output], batch.weight)
             numerator, denominator = loss.terms(*arguments)
             # A loss in which nothing counts is 0, and so is its gradient.
@@ -182,16 +232,16 @@ class TorchProgram:
                 if isinstance(denominator, torch.Tensor)
                 else denominator or math.inf
             )
-            inverse = factor / divisor
+            inverse = share / divisor
             totals.append(numerator * inverse)
-            seeds[output] = loss.gradient(*arguments) * (inverse * (float(plan.scale[step]) * scale))
+            seeds[output] = loss.gradient(*arguments) * (inverse * (factor * scale))
         terms = [
             term.to(self._wide) if isinstance(term, torch.Tensor) else term
             for _, output, metric in self.rule.metrics
             for term in metric.terms(NAMESPACE, outputs[output], batch.targets[output], batch.weight)
         ]
         gradients = _gradients(outputs, seeds, list(self._parameters.values()))
-        if plan.loss_scale is not None:
+        if loss_scale is not None:
             gradients = unscaled(gradients, scale)
         return sum(totals[1:], totals[0]), gradients, moved, terms
 
@@ -224,33 +274,41 @@ class TorchProgram:
         return keep
 
     def _statistics(
-        self, losses: list[torch.Tensor], counted: list[list[torch.Tensor | float]], skips: list[torch.Tensor]
+        self, losses: torch.Tensor, columns: Sequence[torch.Tensor | float], skips: torch.Tensor | None = None
     ) -> Statistics:
-        """Read the block's numbers from the device; ``skips`` are of all steps or of those before a bad loss."""
+        """Read the block's numbers from the device.
+
+        Parameters
+        ----------
+        losses
+            ``[steps]``.
+        columns
+            Numerators and denominators of the metrics by turns, ``[steps]`` or one number for all.
+        skips
+            Of all steps or of those before a bad loss.
+        """
         assert self.rule is not None
-        values = torch.stack(losses).cpu().to(torch.float64).numpy()
+        values = losses.cpu().to(torch.float64).numpy()
         skipped = np.zeros(len(values), bool)
-        skipped[: len(skips)] = torch.stack(skips).cpu().numpy() if skips else False
+        if skips is not None:
+            skipped[: len(skips)] = skips.cpu().numpy()
         ends = np.flatnonzero(skipped | ~np.isfinite(values))
         done = ends[0] + 1 if len(ends) else len(values)
         values = values[:done]
         finite = int(np.isfinite(values).sum())
-        columns = [
-            self._column([terms[number] for terms in counted[:finite]]) for number in range(2 * len(self.rule.metrics))
+        read = [
+            column.cpu().to(torch.float64).numpy()[:finite]
+            if isinstance(column, torch.Tensor)
+            else np.full(finite, column, np.float64)
+            for column in columns
         ]
         terms = {
-            label: np.stack(columns[2 * number : 2 * number + 2], axis=1)
+            label: np.stack(read[2 * number : 2 * number + 2], axis=1)
             for number, (label, _, _) in enumerate(self.rule.metrics)
         }
         return Statistics(values, terms, bool(skipped[:done].any()))
 
-    @staticmethod
-    def _column(terms: Sequence[torch.Tensor | float]) -> npt.NDArray[np.float64]:
-        """Read one term of all steps at once: each a tensor, or each a number that the host knows already."""
-        tensors = [term for term in terms if isinstance(term, torch.Tensor)]
-        return torch.stack(tensors).cpu().to(torch.float64).numpy() if tensors else np.array(terms, np.float64)
-
-    def _call(self, inputs: Tensors, step: int) -> tuple[Tensors, Moved]:
+    def _call(self, inputs: Tensors, step: int | torch.Tensor) -> tuple[Tensors, Moved]:
         """Run the module in its current mode; return outputs by name, and statistics not taken over yet."""
         if self._compiled is not None and self.model.training:
             return self._compiled(inputs), []
@@ -263,7 +321,7 @@ class TorchProgram:
         return {output: values[name] for output, name in self.graph.outputs.items()}
 
     def _run(
-        self, inputs: Tensors, step: int, *, keep: bool = False, paths: Mapping[str, str] | None = None
+        self, inputs: Tensors, step: int | torch.Tensor, *, keep: bool = False, paths: Mapping[str, str] | None = None
     ) -> tuple[Tensors, Moved]:
         for dropout in self._dropouts:
             dropout.step = step
@@ -271,15 +329,19 @@ class TorchProgram:
             norm.pending = []
         try:
             with ExitStack() as stack:
-                if self._draws and self.model.training:
-                    high, low = mask_key(self._settings.seed, "torch", step)
-                    stack.enter_context(seeded(self._device, high << 32 | low))
+                # What is recorded is seeded when it is replayed.
+                if self._draws and self.model.training and isinstance(step, int):
+                    stack.enter_context(self._seeded(step))
                 values = self.model.run(inputs, keep=keep, paths=paths)
             moved = [(norm, *pair) for norm in self._norms for pair in norm.pending or []]
         finally:
             for norm in self._norms:
                 norm.pending = None
         return values, moved
+
+    def _seeded(self, step: int) -> AbstractContextManager[None]:
+        high, low = mask_key(self._settings.seed, "torch", step)
+        return seeded(self._device, high << 32 | low)
 
     @contextmanager
     def _mode(self, training: bool) -> Iterator[None]:
@@ -372,3 +434,9 @@ def _gradients(outputs: Tensors, seeds: Tensors, leaves: list[torch.Tensor]) -> 
 def _chosen(keep: torch.Tensor | None, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     """Return the new value, or the old one where the flag ``keep`` on the device is down."""
     return new if keep is None else torch.where(keep, new, old)
+
+
+def _column(terms: Sequence[torch.Tensor | float]) -> torch.Tensor:
+    """Put one term of all steps together: each a tensor, or each a number that the host knows already."""
+    tensors = [term for term in terms if isinstance(term, torch.Tensor)]
+    return torch.stack(tensors) if tensors else torch.tensor(terms, dtype=torch.float64)

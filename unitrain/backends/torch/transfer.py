@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,19 @@ class Placed:
     inputs: Tensors
     targets: Tensors
     weight: torch.Tensor | None
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that is there."""
+        return [*self.inputs.values(), *self.targets.values(), *([] if self.weight is None else [self.weight])]
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Placed:
+        """Return the same of what a function makes of each tensor."""
+        return Placed(
+            {name: function(tensor) for name, tensor in self.inputs.items()},
+            {name: function(tensor) for name, tensor in self.targets.items()},
+            None if self.weight is None else function(self.weight),
+        )
 
 
 class Transfer:

@@ -53,6 +53,7 @@ class Updates:
         )
         self._one = torch.ones_like(first.detach().reshape(-1)[0]) if first is not None else torch.ones(())
         self._steps = [torch.tensor(UNCORRECTED, device=self._one.device)] * len(parameters)
+        self._skipped = torch.zeros((), device=self._one.device)
         self._scalars: npt.NDArray[np.float64] | torch.Tensor = np.empty((0, 0))
 
     def begin(self, coefficients: npt.NDArray[np.float64]) -> None:
@@ -80,7 +81,47 @@ class Updates:
         if isinstance(scalars, torch.Tensor):
             self._rule(gradients, scalars.unbind(), keep)
         else:
-            self._adam(gradients, scalars.tolist(), keep)
+            decay, rate, root = scalars.tolist()
+            self._adam(gradients, decay, rate / root, self._steps, self._epsilon / root, keep)
+
+    def rows(self, coefficients: npt.NDArray[np.float64]) -> torch.Tensor:
+        """Return what `apply_row` takes of a block's steps, on the device: ``[steps, scalars]``.
+
+        torch's kernel cannot be given another eps in each step where the steps are recorded. So it corrects the
+        averages itself: lr and the number n of a step are such that it comes to the corrections that are wanted,
+
+            1 - b2^n = 1 / r^2,   lr = a (1 - b1^n).
+        """
+        if not self._fused_rows:
+            return torch.tensor(coefficients, dtype=self._one.dtype, device=self._one.device)
+        spec = self.updater.spec
+        assert isinstance(spec, Adam)
+        decay, rate, root = coefficients.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            number = np.log1p(-(root**-2.0)) / np.log(spec.beta2)
+        # What is left of the correction may be too small for root.
+        number = np.where(np.isfinite(number) & (number > 0), number, UNCORRECTED).astype(np.float32)
+        lr = rate * (1.0 - spec.beta1 ** number.astype(np.float64))
+        return torch.tensor(np.stack([decay, lr, number], axis=1), dtype=torch.float32, device=self._one.device)
+
+    def apply_row(self, gradients: Sequence[torch.Tensor], row: torch.Tensor, keep: torch.Tensor | None) -> None:
+        """Take one update as `apply`, with scalars that only the device knows: a row of `rows`."""
+        scalars = row.unbind()
+        if not self._fused_rows:
+            self._rule(gradients, scalars, keep)
+            return
+        decay, lr, number = scalars
+        self._adam(gradients, decay, lr, [number] * len(self._tensors), self._epsilon, keep)
+
+    @property
+    def _epsilon(self) -> float:
+        assert isinstance(self.updater.spec, Adam)
+        return self.updater.spec.epsilon
+
+    @property
+    def _fused_rows(self) -> bool:
+        """torch's kernel reads numbers of the device in float32: too few digits for weights of float64."""
+        return self.fused and self._one.dtype == torch.float32
 
     def _rule(
         self, gradients: Sequence[torch.Tensor], scalars: Sequence[torch.Tensor], keep: torch.Tensor | None
@@ -91,10 +132,17 @@ class Updates:
             for name, value in new.items():
                 old[name].copy_(value if keep is None else torch.where(keep, value, old[name]))
 
-    def _adam(self, gradients: Sequence[torch.Tensor], scalars: list[float], keep: torch.Tensor | None) -> None:
+    def _adam(
+        self,
+        gradients: Sequence[torch.Tensor],
+        decay: float | torch.Tensor,
+        lr: float | torch.Tensor,
+        steps: list[torch.Tensor],
+        epsilon: float,
+        keep: torch.Tensor | None,
+    ) -> None:
         spec = self.updater.spec
         assert isinstance(spec, Adam)
-        decay, rate, root = scalars
         parameters = self._tensors
         # Nothing is done to the gradients in place: autograd may give one tensor for two parameters.
         found: tuple[torch.Tensor, ...] = tuple(gradients)
@@ -121,15 +169,15 @@ class Updates:
             self._slots["mean"],
             self._slots["variance"],
             [],
-            self._steps,
-            lr=rate / root,
+            steps,
+            lr=lr,
             beta1=spec.beta1,
             beta2=spec.beta2,
             weight_decay=0.0,
-            eps=spec.epsilon / root,
+            eps=epsilon,
             amsgrad=False,
             maximize=False,
-            found_inf=None if keep is None else (~keep).to(torch.float32),
+            found_inf=None if keep is None else torch.logical_not(keep, out=self._skipped),
         )
         if spec.ema is not None:
             share = (1.0 - spec.ema) * self._one if keep is None else (1.0 - spec.ema) * keep.to(self._one.dtype)
