@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from survival.runs import RECIPE
+from survival.sources import dig
 
 from unitrain.cli.main import main
 from unitrain.report.text_chart import text_chart
-from unitrain.train.fit import fit
+from unitrain.spec.errors import InputError
+from unitrain.train.fit import fit, resume
 from unitrain.train.lock import locked
 
 
@@ -66,6 +69,9 @@ def test_differing_settings_and_curves_are_shown(folder, capsys):
     fields = {line.split()[0]: line.split()[1:] for line in lines if line.startswith(("optimizer", "training."))}
     assert fields == {"optimizer.lr": ["0.02", "0.1"], "training.max_steps": ["-", "5"]}
     assert "validation loss" in lines
+    # Two runs of one backend: neither it nor the epochs planned stand among the results.
+    results = lines[next(n for n, line in enumerate(lines) if line.startswith("results")) :]
+    assert not any(line.startswith(("backend", "device", "epochs")) for line in results)
     page = (folder / "page.html").read_text()
     assert page.count("<svg") == 6  # loss, accuracy and perplexity, of training and of validation
     assert "optimizer.lr" in page
@@ -116,6 +122,36 @@ def test_mistakes_remove_nothing(folder, capsys, arguments, expected):
     assert code == 2
     assert expected in err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_with_folders_a_thousand_deep_goes_on_and_is_removed(folder, capsys):
+    """The library's own walks call themselves for each, and fail."""
+    place = folder / "runs" / "two" / "tensorboard"
+    place.mkdir()
+    dig(place, 1100, "events")
+    outside = folder / "outside"
+    outside.write_text("mine")
+    place = folder / "runs" / "two"
+    assert resume(place, overrides=["training.max_steps=6"]).end.updates == 6
+    (place / "tensorboard" / "link").symlink_to(outside)
+    with pytest.raises(InputError, match="symbolic link"):
+        resume(place)
+    code, out, _ = run(capsys, "clean", "runs/two", "--yes")
+    assert (code, place.exists(), outside.read_text()) == (0, False, "mine")
+    assert "are free again" in out
+
+
+def test_a_run_with_folders_too_deep_for_the_system_is_said(folder, capsys):
+    place = folder / "runs" / "two" / "tensorboard"
+    place.mkdir()
+    dig(place, 2500, "events")
+    try:
+        code, _, err = run(capsys, "clean", "runs/two", "--yes")
+        assert code == 2
+        assert "the folder cannot be read: File name too long" in err
+        assert (folder / "runs" / "two" / "weights.safetensors").is_file()
+    finally:
+        subprocess.run(["rm", "-rf", place], check=True)  # the library's own way fails
 
 
 def test_a_run_in_use_is_not_removed(folder, capsys):

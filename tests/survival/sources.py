@@ -320,7 +320,7 @@ def folder_of_texts(folder: Path, generator: random.Random) -> None:
         case 2:
             (place / "circle").symlink_to(place)
         case 3:
-            _dig(place, generator.choice((50, 50, 50, 1100)), f"x{suffix}")
+            dig(place, generator.choice((50, 50, 50, 1100)), f"x{suffix}")
         case 4:
             os.mkfifo(place / name)
         case 5:
@@ -329,7 +329,7 @@ def folder_of_texts(folder: Path, generator: random.Random) -> None:
             (place / name).write_bytes(generator.choice((b"", b"\xff", b"a dog", b"\x00")))
 
 
-def _dig(place: Path, depth: int, name: str) -> None:
+def dig(place: Path, depth: int, name: str) -> None:
     """Make folders in folders, deeper than a path may be long, with a file in the last."""
     here = os.open(place, os.O_RDONLY)
     for _ in range(depth):

@@ -304,6 +304,41 @@ def test_a_run_on_columns_that_lie_together_has_rows_of_its_own(folder, begin):
     assert differences(Path("whole"), Path("run")) == []
 
 
+COLUMNS = """\
+import numpy as np
+from pathlib import Path
+from unitrain.data.sources.array_file import open_npy
+from unitrain.spec.errors import InputError
+
+stored = open_npy(Path("x.npy"))
+try:
+    stored.read(np.array([7, 90]))
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_full_folder_for_temporary_files_is_named_where_an_array_by_columns_is_laid_by_rows(folder):
+    """No file may grow beyond 40 kB: the copy by rows, of 2.4 MB, does not fit."""
+    values = np.arange(300_000.0).reshape(100, 60, 50)
+    np.save("x.npy", np.asfortranarray(values))
+    place = folder / "small"
+    place.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", COLUMNS],
+        capture_output=True,
+        text=True,
+        env={**environment(), "TMPDIR": str(place)},
+        timeout=60,
+        check=False,
+        preexec_fn=limited(40_000),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "x.npy: the array lies by columns, and a copy by rows cannot be written: File too large" in done.stdout
+    assert f"free some of {place}, or name another folder by TMPDIR" in done.stdout
+    assert list(place.iterdir()) == []
+
+
 HUNGRY = """\
 name: hungry
 model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,7 +100,7 @@ def _compare(paths: Sequence[Path], html: Path | None, as_json: bool) -> None:
     folders = [RunFolder.open(path) for path in paths]
     names = [str(path) for path in paths]
     settings = differing(*(settings_of(folder) for folder in folders))
-    ends = differing(*({k: v for k, v in summarize(f).to_plain().items() if k != "path"} for f in folders))
+    ends = differing(*(_result(summarize(folder).to_plain()) for folder in folders))
     by_run = [curves_of(folder.history()) for folder in folders]
     labels = list(dict.fromkeys(label for curves in by_run for label in curves))
     curves = {label: {n: c.get(label, []) for n, c in zip(names, by_run, strict=True)} for label in labels}
@@ -133,9 +133,15 @@ def _compare(paths: Sequence[Path], html: Path | None, as_json: bool) -> None:
         typer.echo(f"\npage        {html}")
 
 
+def _result(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what stands among the settings already, and the path, which is the run's name."""
+    return {key: value for key, value in summary.items() if key not in ("path", "backend", "device", "epochs")}
+
+
 def _clean(paths: Sequence[Path], checkpoints: bool, yes: bool) -> None:
     from unitrain.cli.summary import show_bytes
-    from unitrain.train.runs import check_removable, remove, size_of
+    from unitrain.folders import size_of
+    from unitrain.train.runs import check_removable, remove
 
     folders = [check_removable(path) for path in dict.fromkeys(paths)]
     for folder in folders:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
+from unitrain.folders import walk
 from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError, did_you_mean
 
@@ -78,22 +79,13 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     InputError
         Folders lie so deep in folders that their path is too long for the system.
     """
-    found: list[Path] = []
-    waiting = [str(folder)]
-    while waiting:
-        place = waiting.pop()
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() in suffixes and not entry.name.startswith("."):
-                        found += [Path(entry.path)] if Path(entry.path).is_file() else []
-        except PermissionError:
-            continue
-        except OSError as error:
-            raise InputError(f"the folder cannot be read: {error.strerror}", file=place[:200]) from None
-    return sorted(found)
+    return sorted(
+        Path(entry.path)
+        for entry in walk(folder)
+        if os.path.splitext(entry.name)[1].lower() in suffixes
+        and not entry.name.startswith(".")
+        and Path(entry.path).is_file()
+    )
 
 
 def list_classes(folder: Path, suffixes: Collection[str]) -> list[tuple[Path, str]]:

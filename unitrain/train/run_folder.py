@@ -20,6 +20,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from unitrain.folders import walk
 from unitrain.spec.errors import InputError, did_you_mean
 from unitrain.train.checkpoint import Checkpoint
 from unitrain.train.checkpoints import Checkpoints
@@ -94,10 +95,10 @@ class RunFolder:
         InputError
             Another run holds it, or it cannot be written.
         """
-        for entry in self.path.rglob("*"):
+        for entry in walk(self.path):
             # What is written there would be written elsewhere.
             if entry.is_symlink():
-                raise InputError("a run folder holds no symbolic links", file=str(entry), found=str(entry.readlink()))
+                raise InputError("a run folder holds no symbolic links", file=entry.path, found=os.readlink(entry.path))
         with locked(self.path):
             for folder in (self.path, self.checkpoints.path):
                 remove_leftovers(folder)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from unitrain.folders import remove_folder, size_of
 from unitrain.spec.errors import FieldPath, InputError, format_field
 from unitrain.spec.yaml import read_yaml
 from unitrain.train.lock import NAME as LOCK
@@ -161,13 +161,8 @@ def remove(folder: RunFolder, *, checkpoints_only: bool = False) -> int:
     with locked(folder.path):
         size = size_of(target)
         if target.is_dir():
-            shutil.rmtree(target)
+            remove_folder(target)
     return size
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of the files below a folder, links not followed."""
-    return sum(entry.lstat().st_size for entry in path.rglob("*") if entry.is_file() and not entry.is_symlink())
 
 
 def _is_leftover(entry: Path) -> bool:

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from unitrain.backends import load_backend
 from unitrain.backends.contract import Arrays, Precision, Settings
+from unitrain.folders import size_of
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
-from unitrain.verify.export_files import SUFFIXES, Target, check_place, put, size_of, temporary
+from unitrain.verify.export_files import SUFFIXES, Target, check_place, put, temporary
 from unitrain.verify.runner import Cast
 from unitrain.verify.verdict import Verdict, judge
 

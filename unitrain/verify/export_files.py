@@ -71,9 +71,3 @@ def put(place: Path, path: Path) -> None:
         if aside.exists():
             aside.replace(path)
         raise
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
-    return sum(part.stat().st_size for part in files)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from unitrain.backends import load_backend
 from unitrain.backends.contract import Arrays, Settings
+from unitrain.folders import size_of
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
-from unitrain.verify.export_files import check_place, put, size_of, temporary
+from unitrain.verify.export_files import check_place, put, temporary
 
 # Integers are rounded where floats are not, so numbers may differ by a level: most decisions must be the same, and
 # numbers that decide nothing be near, by the root of the mean square, relative to their standard deviation.
