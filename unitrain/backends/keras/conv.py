@@ -6,7 +6,7 @@ are computed at every position and subsampled: the same numbers, at the price of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -28,6 +28,10 @@ from unitrain.spec.layers import (
 )
 
 
+# Stated, since TensorFlow's gradient for volumes does not know its own default.
+AXES = ("NWC", "NHWC", "NDHWC")
+
+
 def _convolve(
     layer: Any,
     context: Context,
@@ -39,6 +43,8 @@ def _convolve(
 ) -> KerasTensor:
     """Apply a convolution; ``refused`` when TensorFlow does not take its strides."""
     padding = layer.padding
+    if kind in SPARSE and prod(layer.kernel_size) == 1 and not refused and prod(layer.strides) > 1:
+        kind = SPARSE[kind]
     named = padding in ("valid", "same") or (padding == "causal" and kind is keras.layers.Conv1D)
     if refused or not named:
         amounts = layer.pads(context.node.input_shapes[0])
@@ -88,15 +94,89 @@ def conv(layer: Conv1d | Conv2d | Conv3d, context: Context, x: KerasTensor) -> K
     )
 
 
+def _read(layer: Any, x: Any) -> tuple[Any, Sequence[int]]:
+    """Return what a convolution reads, and the strides that are left to it.
+
+    Kernels of one position skip what their strides skip before they are multiplied. With strides of its own the
+    gradient of such a kernel, of less than 16 channels, writes past its memory in TensorFlow 2.21's oneDNN where the
+    last positions are skipped: the process dies, or goes on with other numbers somewhere.
+    """
+    if prod(layer.kernel_size) > 1:
+        return x, layer.strides
+    return x[(slice(None), *(slice(None, None, stride) for stride in layer.strides))], (1,) * layer.rank
+
+
+class _Sparse(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Multiplies the positions that the strides of a kernel of one position leave, see `_read`."""
+
+    def call(self, x: Any) -> Any:
+        """Convolve ``[batch, *spatial, channel]``."""
+        x, strides = _read(self, x)
+        y = tf.nn.convolution(x, tf.convert_to_tensor(self.kernel), strides, "VALID", AXES[self.rank - 1])
+        return self.activation(y + self.bias if self.use_bias else y)
+
+
+@saved
+class SparseConv1D(_Sparse, keras.layers.Conv1D):  # type: ignore[misc]  # Keras has no types
+    """Convolution of sequences with a kernel of one position, and strides."""
+
+
+@saved
+class SparseConv2D(_Sparse, keras.layers.Conv2D):  # type: ignore[misc]  # Keras has no types
+    """Convolution of images with a kernel of one position, and strides."""
+
+
+@saved
+class SparseConv3D(_Sparse, keras.layers.Conv3D):  # type: ignore[misc]  # Keras has no types
+    """Convolution of volumes with a kernel of one position, and strides."""
+
+
+class _SparseTranspose(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Puts the products of a kernel of one position where its strides have them, and zeros between; see `_read`."""
+
+    def call(self, x: Any) -> Any:
+        """Convolve ``[batch, *spatial, channel]``, transposed."""
+        kernel = tf.linalg.matrix_transpose(tf.convert_to_tensor(self.kernel))
+        y = tf.nn.convolution(x, kernel, 1, "VALID")
+        sizes, (filters,) = y.shape[1:-1], y.shape[-1:]
+        spread = [(size, stride) for size, stride in zip(sizes, self.strides, strict=True)]
+        y = tf.reshape(y, [-1, *(extent for size, _ in spread for extent in (size, 1)), filters])
+        y = tf.pad(y, [[0, 0], *(pair for _, stride in spread for pair in ([0, 0], [0, stride - 1])), [0, 0]])
+        y = tf.reshape(y, [-1, *(size * stride for size, stride in spread), filters])
+        if self.padding == "valid":
+            # Nothing lies behind the last product.
+            y = y[(slice(None), *(slice((size - 1) * stride + 1) for size, stride in spread))]
+        return self.activation(y + self.bias if self.use_bias else y)
+
+
+@saved
+class SparseConv1DTranspose(_SparseTranspose, keras.layers.Conv1DTranspose):  # type: ignore[misc]  # Keras has no types
+    """Transposed convolution of sequences with a kernel of one position, and strides."""
+
+
+@saved
+class SparseConv2DTranspose(_SparseTranspose, keras.layers.Conv2DTranspose):  # type: ignore[misc]  # Keras has no types
+    """Transposed convolution of images with a kernel of one position, and strides."""
+
+
+SPARSE = {
+    keras.layers.Conv1D: SparseConv1D,
+    keras.layers.Conv2D: SparseConv2D,
+    keras.layers.Conv3D: SparseConv3D,
+    keras.layers.Conv1DTranspose: SparseConv1DTranspose,
+    keras.layers.Conv2DTranspose: SparseConv2DTranspose,
+}
+"""Kinds of layers to their siblings for kernels of one position with strides."""
+
+
 class _Grouped(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Computes each group by itself: Keras has XLA compile grouped convolutions, which is 20 times slower."""
 
     def call(self, x: Any) -> Any:
         """Convolve ``[batch, *spatial, channel]`` with ``(*window, channel / groups, filters)``."""
+        x, strides = _read(self, x)
         kernels = tf.split(tf.convert_to_tensor(self.kernel), self.groups, -1)
-        # Stated, since TensorFlow's gradient for volumes does not know its own default.
-        axes = ("NWC", "NHWC", "NDHWC")[self.rank - 1]
-        options = (self.strides, self.padding.upper(), axes, self.dilation_rate)
+        options = (strides, self.padding.upper(), AXES[self.rank - 1], self.dilation_rate)
         y = tf.concat(
             [
                 tf.nn.convolution(part, kernel, *options)
@@ -196,8 +276,11 @@ def conv_transpose(layer: ConvTranspose1d | ConvTranspose2d, context: Context, x
     gives (n - 1) * stride + kernel.
     """
     axes = len(layer.kernel_size)
+    kind: Any = keras.layers.Conv1DTranspose if axes == 1 else keras.layers.Conv2DTranspose
+    if prod(layer.kernel_size) == 1 and prod(layer.strides) > 1:
+        kind = SPARSE[kind]
     return context.apply(
-        keras.layers.Conv1DTranspose if axes == 1 else keras.layers.Conv2DTranspose,
+        kind,
         x,
         weights={"kernel": "kernel", "bias": "bias"},
         swapped="kernel",

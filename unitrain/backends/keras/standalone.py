@@ -29,7 +29,7 @@ from unitrain.backends.keras.attention import (
     attention_mix,
     attention_weights,
 )
-from unitrain.backends.keras.conv import GroupedConv1D, GroupedConv2D, GroupedConv3D
+from unitrain.backends.keras.conv import SPARSE, GroupedConv1D, GroupedConv2D, GroupedConv3D
 from unitrain.backends.keras.dropout import CounterDropout
 from unitrain.backends.keras.embedding import TableStarts
 from unitrain.backends.keras.norm import UnscaledRMSNormalization
@@ -241,6 +241,7 @@ LAYERS: dict[type, Callable[[KerasLayer], KerasLayer]] = {
     NumberTokens: _number_tokens,
     GroupedConv3D: _as(keras.layers.Conv3D),
     PReLU: _as(keras.layers.PReLU),
+    **{ours: _as(own) for own, ours in SPARSE.items()},
 }
 """Layers of ours to what makes Keras' own of the same weights. In training these differ: see the layers."""
 
