@@ -15,6 +15,7 @@ from unitrain.verify.findings import MODEL, Finding, TensorName, Trajectory, rai
 from unitrain.verify.growth import inherited_growth
 from unitrain.verify.kinks import count_flips
 from unitrain.verify.runner import Array, Cast, Runner
+from unitrain.verify.sign_flips import directions, momentum, sign_flips, takes_signs
 from unitrain.verify.subject import Subject, rows_of
 from unitrain.verify.verdict import Verdict, judge
 from unitrain.weights.random import stream
@@ -237,10 +238,11 @@ class Trajectories:
         return count_flips(graph, values[0], values[1], (ours, theirs))
 
     def _first_flip(self, runner: Runner, last: int) -> tuple[int, str] | None:
-        """Train again, batch by batch, up to step ``last``: the first step with a flip, and its layer."""
+        """Train again, batch by batch, up to step ``last``: the first step with a flip, and its layer or parameter."""
         self.tell(f"looking for flips of {runner.label}")
         theirs, ours = self._begin(runner), self._begin(self.cast.reference)
         placed, placed_twin = theirs.place(self.subject.data), ours.place(self.subject.data)
+        signs = SignWatch(self, ours, theirs) if takes_signs(self.subject.optimizer) else None
         for first in range(last):
             inputs = rows_of(self.subject.data, self._rows(first)).inputs
             values = [
@@ -252,7 +254,43 @@ class Trajectories:
             plan = self._plan(first, first + 1)
             theirs.run_steps(placed, plan)
             ours.run_steps(placed_twin, plan)
+            flips = signs.after(first, plan) if signs is not None and plan.apply[0] else {}
+            if flips:
+                return first, f"the sign of {next(iter(flips))}"
         return None
+
+
+class SignWatch:
+    """Compares the signs by which two programs step, beside runs from moved numbers; see `sign_flips`."""
+
+    def __init__(self, trajectories: Trajectories, ours: Program, theirs: Program) -> None:
+        self._trajectories = trajectories
+        self._pair = (ours, theirs)
+        self._moved = [
+            (runner, program, program.place(trajectories.subject.data))
+            for runner in trajectories.cast.yardsticks
+            if runner.moved
+            for program in (trajectories._begin(runner),)
+        ]
+        self._look()
+
+    def _look(self) -> None:
+        self._weights = [program.weights() for program in self._pair]
+        self._momentum = [momentum(program) for program in (self._pair[0], *(program for _, program, _ in self._moved))]
+
+    def after(self, step: int, plan: Plan) -> dict[str, int]:
+        """Count the flips of the update that the batch ``step`` ended in, which both programs have taken."""
+        subject, weights, before = self._trajectories.subject, self._weights, self._momentum
+        for runner, program, placed in self._moved:
+            self._trajectories._block(runner, program, placed, step + 1 - subject.accumulate, step + 1)
+        self._look()
+        right, *moved = (directions(subject.optimizer, *pair) for pair in zip(before, self._momentum, strict=True))
+        ours, theirs = (
+            {name: new[name].astype(np.float64) - old[name] for name in right}
+            for old, new in zip(weights, self._weights, strict=True)
+        )
+        length = float(subject.rates(0, step // subject.accumulate + 1)[-1])
+        return sign_flips(right, moved, ours, theirs, length)
 
 
 def _change(course: Course, point: int, name: str) -> Array:

@@ -176,11 +176,15 @@ def _softmax(layer: Softmax, context: Context, parameters: Parameters, x: Array)
 
 
 def _elu(layer: Elu | Selu, context: Context, parameters: Parameters, x: Array) -> Result:
-    """With exp(x) - 1, of which little is left where x is small."""
+    """With exp(x) - 1, of which little is left where x is small.
+
+    The slope below 0, alpha exp(x), is taken from the result, as y + alpha, by TensorFlow and by torch in place: of it
+    little is left where x is far below 0.
+    """
     scale, alpha = (SELU_SCALE, SELU_ALPHA) if isinstance(layer, Selu) else (1.0, layer.alpha)
-    powers = np.exp(np.minimum(x, 0))
-    y = scale * (np.maximum(x, 0) + alpha * (powers - 1))
-    return y, lambda dy: ((dy * scale * np.where(x > 0, np.ones_like(x), alpha * powers),), {})
+    y = scale * (np.maximum(x, 0) + alpha * (np.exp(np.minimum(x, 0)) - 1))
+    slope = np.where(x > 0, np.full_like(x, scale), y + x.dtype.type(scale * alpha))
+    return y, lambda dy: ((dy * slope,), {})
 
 
 def _gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Result:

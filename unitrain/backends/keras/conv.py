@@ -27,7 +27,6 @@ from unitrain.spec.layers import (
     SeparableConv2d,
 )
 
-
 # Stated, since TensorFlow's gradient for volumes does not know its own default.
 AXES = ("NWC", "NHWC", "NDHWC")
 

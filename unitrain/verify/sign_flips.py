@@ -1,0 +1,70 @@
+"""Signs that an optimizer takes: of a number that is rounding's alone it may be either, and the step is as long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unitrain.backends.contract import Program
+from unitrain.spec.optimizers import Lion, Optimizer
+from unitrain.verify.verdict import bound_for
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+def takes_signs(spec: Optimizer) -> bool:
+    """Tell whether an optimizer steps by the sign of a number."""
+    return isinstance(spec, Lion)
+
+
+def directions(spec: Optimizer, before: Arrays, after: Arrays) -> dict[str, Array]:
+    """Return the numbers whose signs a run in float64 took: b1 m + (1 - b1) g for each parameter.
+
+    Parameters
+    ----------
+    before, after
+        The momentum by parameter on both sides of the update, which tells the gradient: m' = b2 m + (1 - b2) g.
+    """
+    assert isinstance(spec, Lion)
+    found = {}
+    for name, momentum in before.items():
+        gradient = (after[name] - spec.beta2 * momentum) / (1.0 - spec.beta2)
+        found[name] = spec.beta1 * momentum + (1.0 - spec.beta1) * gradient
+    return found
+
+
+def sign_flips(right: Arrays, moved: Sequence[Arrays], ours: Arrays, theirs: Arrays, length: float) -> dict[str, int]:
+    """Count the elements that went the other way because of rounding.
+
+    Those that went the other way count where the number is so near to zero that the verdict rule would let a backend
+    have one of the other sign: no further than twice the bound of times as far as moved runs are from the reference.
+    If one further from zero went the other way, none counts: that is a fault.
+
+    Parameters
+    ----------
+    right, moved
+        `directions` of the reference, and of runs from numbers that were moved by rounding.
+    ours, theirs
+        How the weights changed in the update.
+    length
+        How far the update goes.
+    """
+    found = {}
+    for name, direction in right.items():
+        flipped = np.abs(theirs[name].astype(np.float64) - ours[name]) > 0.5 * length
+        if not flipped.any():
+            continue
+        strayed = max(float(np.abs(other[name] - direction).max()) for other in moved)
+        if np.abs(direction[flipped]).max() > 2.0 * bound_for(direction.size) * strayed:
+            return {}
+        found[name] = int(flipped.sum())
+    return found
+
+
+def momentum(program: Program) -> dict[str, Array]:
+    """Copy the momentum of a program whose optimizer takes signs."""
+    return program.slots()["momentum"]
