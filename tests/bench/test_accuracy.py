@@ -12,7 +12,7 @@ from unitrain.bench.accuracy import GOALS, goals, load_goal, reach
 from unitrain.bench.models import MODELS
 from unitrain.bench.runner import Conditions
 from unitrain.bench.sides import choose_sides
-from unitrain.spec.sources import FashionMnist
+from unitrain.spec.sources.idx import FashionMnist
 from unitrain.train.session import prepare_data
 
 

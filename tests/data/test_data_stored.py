@@ -11,7 +11,8 @@ import pytest
 from unitrain.data.load import apply_stored
 from unitrain.data.preprocess import Preprocessing
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import Idx, Table
+from unitrain.spec.sources.idx import Idx
+from unitrain.spec.sources.table import Table
 
 ALL = {"validation": 0.0, "test": 0.0}
 CSV = {"type": "table", "file": "a.csv", "target": "y"}

@@ -17,7 +17,7 @@ from unitrain.data.sources.tagged import conll_raw
 from unitrain.data.sources.tagged_table import tagged_table_raw
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import Conll, TaggedTable
+from unitrain.spec.sources.tagged import Conll, TaggedTable
 
 # Words that are no missing values, a comma and a quotation mark.
 SENTENCES = [

@@ -18,7 +18,7 @@ from unitrain.data.vocabulary import (
     padded,
 )
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import VocabularySpec
+from unitrain.spec.vocabulary import VocabularySpec
 
 TEXT = "It is a truth universally acknowledged, that a single man in possession of a good fortune. Ä€😀 "
 VOCABULARIES = [

@@ -154,7 +154,7 @@ def _threads() -> dict[str, Any]:
 
 
 def _data_sets() -> dict[str, str]:
-    from unitrain.spec.sources import FashionMnist
+    from unitrain.spec.sources.idx import FashionMnist
 
     bundled = _version("scikit-learn") is not None
     images = Path(FashionMnist().folder) / "train-images-idx3-ubyte.gz"

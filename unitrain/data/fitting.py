@@ -23,7 +23,7 @@ from unitrain.data.raw import Array, Raw, missing_mask, show
 from unitrain.data.vocabulary import learn_vocabulary
 from unitrain.spec.data import CategoryEncoding, DataSpec, Missing, Normalise, NumericScaling
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import VocabularySpec
+from unitrain.spec.vocabulary import VocabularySpec
 
 
 def fit_encoder(

@@ -16,7 +16,8 @@ from unitrain.data.raw import Parts, Raw
 from unitrain.data.vocabulary import PADDING, Vocabulary, WordVocabulary, learn_vocabulary
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import Austen, Language, VocabularySpec
+from unitrain.spec.sources.text import Austen, Language
+from unitrain.spec.vocabulary import VocabularySpec
 
 Tokens = npt.NDArray[np.int32]
 FEATURE, TARGET = "text", "next"

@@ -12,7 +12,7 @@ from unitrain.data.windows import stretches
 from unitrain.spec.base import Spec
 from unitrain.spec.data import DataSpec, NumericScaling
 from unitrain.spec.errors import InputError, did_you_mean
-from unitrain.spec.sources import Series
+from unitrain.spec.sources.series import Series
 
 
 class Level(Spec):

@@ -17,8 +17,9 @@ from unitrain.data.language import cut_parts, is_language
 from unitrain.data.leaks import find_leaks
 from unitrain.data.levels import Level, apply_levels, fit_levels, without_scaling
 from unitrain.data.mapping import map_features, map_targets
+from unitrain.data.missing import without_missing
 from unitrain.data.prepared import Prepared, Report
-from unitrain.data.preprocess import Preprocessing, fit, fit_targets, without_missing
+from unitrain.data.preprocess import Preprocessing, fit, fit_targets
 from unitrain.data.raw import Array, Origin, Parts, Raw, missing_mask
 from unitrain.data.sources import read_source
 from unitrain.data.stored import read_file

@@ -8,7 +8,9 @@ from typing import Any
 from unitrain.data.raw import Raw
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import FieldPath, InputError, did_you_mean
-from unitrain.spec.sources import Npy, Npz, Series, Table
+from unitrain.spec.sources.arrays import Npy, Npz
+from unitrain.spec.sources.series import Series
+from unitrain.spec.sources.table import Table
 
 
 def map_features(spec: DataSpec, raw: Raw, inputs: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

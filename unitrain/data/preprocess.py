@@ -6,22 +6,22 @@ process, years later, applies exactly the same.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from unitrain.data import windows
 from unitrain.data.dataset import Split
 from unitrain.data.encoders import CategoryEncoder, Encoder, TextEncoder
 from unitrain.data.fitting import fit_encoder
-from unitrain.data.lazy import Index, Lazy
+from unitrain.data.inputs import FeatureState, InputState
 from unitrain.data.levels import Level, apply_levels
-from unitrain.data.raw import Array, Raw, missing_mask
+from unitrain.data.missing import without_missing
+from unitrain.data.raw import Array, Raw
 from unitrain.data.targets import (
     ClassTarget,
     NumberTarget,
@@ -35,72 +35,12 @@ from unitrain.data.targets import (
 )
 from unitrain.data.vocabulary import PADDING
 from unitrain.spec.base import Spec
+from unitrain.spec.columns import MISSING_WORDS
 from unitrain.spec.data import DataSpec, Missing, Task, Window
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import MISSING_WORDS, Series, Table
-from unitrain.spec.text import Conll, TaggedTable
-
-
-class FeatureState(Spec):
-    """A feature of the source and its fitted encoder."""
-
-    name: str
-    encoder: Encoder
-
-
-class InputState(Spec):
-    """One model input: its features side by side, brought to ``shape`` (batch left out)."""
-
-    shape: tuple[int, ...]
-    features: tuple[FeatureState, ...]
-
-    @model_validator(mode="after")
-    def _texts_fit(self) -> InputState:
-        for feature in self.features:
-            if isinstance(feature.encoder, TextEncoder) and self.shape != (feature.encoder.length,):
-                raise ValueError(f"texts of {feature.encoder.length} tokens for an input of shape {list(self.shape)}")
-        return self
-
-    def apply(self, raw: Raw, name: str, cut: Callable[[Array], Array] | None = None) -> Array:
-        """Return float32 or int32 ``[n, *shape]``; ``cut`` makes samples of the rows of a series.
-
-        Raises
-        ------
-        InputError
-            The shapes do not fit.
-        """
-        parts = [feature.encoder.apply(raw, feature.name) for feature in self.features]
-        if len(parts) > 1:
-            for feature, part in zip(self.features, parts, strict=True):
-                if part.ndim != 2 or isinstance(feature.encoder, TextEncoder):
-                    raise InputError(
-                        f"input '{name}' is made of several features, and '{feature.name}' is no column",
-                        file=raw.origin.file,
-                        found=f"shape {list(part.shape[1:])}",
-                        hint="give it a model input of its own: features: {input: [name]}",
-                    )
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if cut is not None:
-            values = cut(values)
-        return fit_shape(values, self.shape, name, [feature.name for feature in self.features])
-
-    def on_demand(self, raw: Raw, name: str) -> Any:
-        """Apply now; where a feature stays in its file, to rows when they are asked for (`Lazy`).
-
-        Raises
-        ------
-        InputError
-            As `apply`; of rows that are not read yet, when they are.
-        """
-        names = [feature.name for feature in self.features]
-        if not any(isinstance(raw.features[feature], Lazy) for feature in names):
-            return self.apply(raw, name)
-
-        def make(rows: Index) -> Array:
-            return self.apply(raw.loaded(rows, names), name)
-
-        first = make(np.zeros(1, dtype=np.int64))
-        return Lazy(make, np.arange(len(raw)), first.shape[1:], first.dtype)
+from unitrain.spec.sources.series import Series
+from unitrain.spec.sources.table import Table
+from unitrain.spec.sources.tagged import Conll, TaggedTable
 
 
 class Preprocessing(Spec):
@@ -327,51 +267,6 @@ def fit_targets(
     return fitted
 
 
-def without_missing(raw: Raw, features: Mapping[str, Any], missing: Missing) -> tuple[Raw, list[str]]:
-    """Drop rows where the policy is ``drop_row``; a missing target without that policy is an error.
-
-    Returns
-    -------
-    raw
-        The rows that are left; never none.
-    notes
-        How many were dropped and why.
-
-    Raises
-    ------
-    InputError
-        A missing target (with its row), or no row is left.
-    """
-    if not len(raw):
-        raise InputError("there are no samples", file=raw.origin.file)
-    keep = np.ones(len(raw), dtype=bool)
-    notes: list[str] = []
-    for name, values in raw.targets.items():
-        absent = missing_mask(values)
-        if absent.any() and missing.target == "error":
-            raise raw.error(
-                int(absent.argmax()),
-                f"target '{name}': a missing value",
-                found=f"{int(absent.sum()):,} missing in all",
-                hint="state `missing: {target: drop_row}` to leave such rows out",
-            )
-        if absent.any():
-            notes.append(f"{raw.origin.file}: {int(absent.sum()):,} rows without target '{name}' dropped")
-        keep &= ~absent
-    for name in features:
-        values = raw.features[name]
-        policy = missing.category if values.dtype == object else missing.numeric
-        absent = np.zeros(len(raw), dtype=bool)
-        if policy == "drop_row":
-            absent = np.concatenate([missing_mask(piece.features[name]) for piece in raw.chunks(name)])
-        if absent.any():
-            notes.append(f"{raw.origin.file}: {int(absent.sum()):,} rows without '{name}' dropped")
-        keep &= ~absent
-    if not keep.any():
-        raise InputError("no row is left: each lacks a value", file=raw.origin.file)
-    return (raw if keep.all() else raw.take(keep)), notes
-
-
 def checked_weight(raw: Raw) -> Array | None:
     """Return sample weights as float32 ``[n]``. Raises `InputError` for one that is negative or missing."""
     if raw.weight is None:
@@ -382,28 +277,3 @@ def checked_weight(raw: Raw) -> Array | None:
         sample = int(wrong[0]) if len(wrong) else 0
         raise raw.error(sample, "a sample weight is one number, zero or more", found=str(raw.weight[sample]))
     return weight.astype(np.float32)
-
-
-def fit_shape(values: Array, shape: tuple[int, ...], name: str, features: Sequence[str]) -> Array:
-    """Reshape ``[n, ...]`` to ``[n, *shape]`` where that keeps the meaning of the axes.
-
-    Allowed: adding and removing axes of length 1, flattening, and unfolding a flat vector. Refused: anything
-    that would mix axes, such as channel first to channel last.
-    """
-    have = values.shape[1:]
-    dense_have, dense_want = ([size for size in sizes if size != 1] for sizes in (have, shape))
-    flat = min(len(dense_have), len(dense_want)) <= 1 and math.prod(have) == math.prod(shape)
-    if dense_have == dense_want or flat:
-        return values.reshape(len(values), *shape)
-    if len(have) == 1:
-        what = f"{len(features)} feature columns become {have[0]} numbers" if len(features) > 1 else "the data"
-        hint = f"write `shape: [{have[0]}]` for input '{name}' in the model"
-    else:
-        what = "the data"
-        hint = f"write `shape: {list(have)}` for input '{name}' in the model (or resize the data)"
-    raise InputError(
-        f"{what} and input '{name}' of the model do not fit",
-        found=f"data of shape {list(have)} a sample",
-        allowed=f"{list(shape)}, the shape of the input",
-        hint=hint,
-    )

@@ -19,8 +19,10 @@ from unitrain.data.sources import arrays, idx, image_folder, read_source, series
 from unitrain.data.targets import NumberTarget
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError, did_you_mean
-from unitrain.spec.sources import Series, Source, Table
-from unitrain.spec.text import Conll, TaggedTable
+from unitrain.spec.sources import Source
+from unitrain.spec.sources.series import Series
+from unitrain.spec.sources.table import Table
+from unitrain.spec.sources.tagged import Conll, TaggedTable
 
 
 def read_file(state: Preprocessing, data: str | Path | Source, folder: Path) -> tuple[Raw, list[str]]:

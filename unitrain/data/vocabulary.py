@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from unitrain.spec.base import Spec
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import VocabularySpec
+from unitrain.spec.vocabulary import VocabularySpec
 
 PADDING = 0
 _PADDING_NAME = "<pad>"

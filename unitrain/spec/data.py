@@ -16,8 +16,15 @@ from pydantic import (
 )
 
 from unitrain.spec.base import Spec
-from unitrain.spec.sources import ImageSize, Npz, Series, Source, Sunspots, Table
-from unitrain.spec.text import NamedVocabulary, Names, TaggedTable
+from unitrain.spec.columns import Names
+from unitrain.spec.sources import Source
+from unitrain.spec.sources.arrays import Npz
+from unitrain.spec.sources.bundled import Sunspots
+from unitrain.spec.sources.images import ImageSize
+from unitrain.spec.sources.series import Series
+from unitrain.spec.sources.table import Table
+from unitrain.spec.sources.tagged import TaggedTable
+from unitrain.spec.vocabulary import NamedVocabulary
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -21,21 +21,14 @@ from unitrain.data.sources import (
 )
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import (
-    FashionMnist,
-    Idx,
-    ImageFolder,
-    ImageMasks,
-    ItalyPower,
-    Mnist,
-    Mnist5k,
-    Npy,
-    Npz,
-    Series,
-    Sunspots,
-    Table,
-)
-from unitrain.spec.text import Austen, BrownPos, Conll, TaggedTable, Text, TextFolder
+from unitrain.spec.sources.arrays import Npy, Npz
+from unitrain.spec.sources.bundled import ItalyPower, Mnist5k, Sunspots
+from unitrain.spec.sources.idx import FashionMnist, Idx, Mnist
+from unitrain.spec.sources.images import ImageFolder, ImageMasks
+from unitrain.spec.sources.series import Series
+from unitrain.spec.sources.table import Table
+from unitrain.spec.sources.tagged import BrownPos, Conll, TaggedTable
+from unitrain.spec.sources.text import Austen, Text, TextFolder
 
 
 def read_source(spec: DataSpec, folder: Path) -> tuple[Parts, list[str]]:

@@ -14,7 +14,7 @@ from unitrain.data.files import import_library
 from unitrain.data.raw import Origin, Parts, Raw
 from unitrain.data.sources.text import texts_raw, words
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import Austen
+from unitrain.spec.sources.text import Austen
 
 _HINT = (
     "`apt-get install r-cran-janeaustenr`; or without R: `apt-get download r-cran-janeaustenr`, "

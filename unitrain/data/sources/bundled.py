@@ -7,7 +7,7 @@ import numpy as np
 from unitrain.data.files import import_library
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import BreastCancer, Diabetes, Digits, Iris, Mnist5k, Wine
+from unitrain.spec.sources.bundled import BreastCancer, Diabetes, Digits, Iris, Mnist5k, Wine
 
 
 def read_sklearn(source: Digits | Iris | Wine | BreastCancer | Diabetes) -> Parts:

@@ -19,7 +19,7 @@ import numpy as np
 from unitrain.data.files import check_unpacked, find_file, find_folder
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import FashionMnist, Idx, Mnist
+from unitrain.spec.sources.idx import FashionMnist, Idx, Mnist
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAXIMUM_AXES = 8

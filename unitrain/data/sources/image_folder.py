@@ -19,7 +19,7 @@ from unitrain.data.sources.array_file import BYTES_PIXEL
 from unitrain.machine import available_memory, processors
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import ImageFolder
+from unitrain.spec.sources.images import ImageFolder
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Pictures that are decoded together while a folder is read.

@@ -14,7 +14,7 @@ from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.data.sources.image_folder import Reading, list_images, read_pictures
 from unitrain.spec.data import DataSpec
 from unitrain.spec.errors import InputError, did_you_mean
-from unitrain.spec.sources import ImageMasks
+from unitrain.spec.sources.images import ImageMasks
 
 # The class of pixels that are left out.
 IGNORED = 255

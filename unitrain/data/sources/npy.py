@@ -10,7 +10,7 @@ from unitrain.data.lazy import ArrayFile
 from unitrain.data.raw import Parts
 from unitrain.data.sources.array_file import check_target, lazy_values, open_npy, should_stream
 from unitrain.data.sources.arrays import arrays_raw, plain_values
-from unitrain.spec.sources import Npy, NpyFiles
+from unitrain.spec.sources.arrays import Npy, NpyFiles
 
 
 def read(source: Npy, folder: Path, stream: str) -> Parts:

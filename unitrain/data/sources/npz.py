@@ -11,7 +11,7 @@ from unitrain.data.raw import Parts, Raw
 from unitrain.data.sources.array_file import check_target, lazy_values, open_npz, should_stream
 from unitrain.data.sources.arrays import arrays_raw, plain_values, read_arrays
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import Npz
+from unitrain.spec.sources.arrays import Npz
 
 
 def read(source: Npz, folder: Path, group: str | None, stream: str) -> Parts:

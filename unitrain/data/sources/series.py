@@ -15,7 +15,7 @@ from unitrain.data.files import find_file
 from unitrain.data.raw import Array, Origin, Parts, Raw, Rows, missing_mask, show
 from unitrain.data.sources.table import Columns, Roles, read_columns, table_raw, target_kind
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import Series
+from unitrain.spec.sources.series import Series
 
 # A step of time so many times the usual one is a gap; months differ by less.
 _LONG_STEP = 1.5

@@ -15,8 +15,9 @@ from unitrain.data.files import check_unpacked, find_file, import_library
 from unitrain.data.lazy import Lazy
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.data.sources.parquet import ColumnsOnDemand, leave_numbers
+from unitrain.spec.columns import MISSING_WORDS
 from unitrain.spec.errors import InputError
-from unitrain.spec.sources import MISSING_WORDS, Table
+from unitrain.spec.sources.table import Table
 
 PARQUET = (".parquet", ".pq")
 TEXT = (".csv", ".tsv", ".txt")

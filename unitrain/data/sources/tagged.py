@@ -13,7 +13,7 @@ from unitrain.data.files import find_file
 from unitrain.data.raw import Origin, Parts, Raw
 from unitrain.data.sources.text import read_text, words
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import BrownPos, Conll
+from unitrain.spec.sources.tagged import BrownPos, Conll
 
 # Words that CoNLL-U writes as a range of others, or that are not spoken.
 _NO_WORD = re.compile(r"\d+[-.]\d+$")

@@ -16,7 +16,7 @@ from unitrain.data.sources.table import Columns, read_columns
 from unitrain.data.sources.tagged import tagged_raw
 from unitrain.data.sources.text import words
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import TaggedTable
+from unitrain.spec.sources.tagged import TaggedTable
 
 # Nothing but an empty field is missing: "NA", "None" and "null" are words.
 _MISSING = ("",)

@@ -12,7 +12,7 @@ from unitrain.data.files import find_file, find_folder, list_classes, list_files
 from unitrain.data.raw import Array, Origin, Parts, Raw
 from unitrain.machine import available_memory
 from unitrain.spec.errors import InputError
-from unitrain.spec.text import Text, TextFolder
+from unitrain.spec.sources.text import Text, TextFolder
 
 SUFFIXES = (".txt", ".text", ".md")
 
