@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Batchable, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Settings
+from unitrain.backends.rule import TrainingRule
 from unitrain.cli.progress import make_display
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve

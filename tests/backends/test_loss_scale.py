@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Batchable, Plan, Program, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Program, Settings, Statistics
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.losses import MeanSquaredError

@@ -13,9 +13,10 @@ import tensorflow as tf
 import torch
 
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Batchable, Plan, Precision, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Precision, Settings
 from unitrain.backends.keras import runtime
 from unitrain.backends.precision import MIXED
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.losses import MeanSquaredError

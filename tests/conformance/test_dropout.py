@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from unitrain.backends import BACKENDS, TRAINING_BACKENDS, load_backend
-from unitrain.backends.contract import Batchable, Plan, Precision, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Precision, Settings
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.losses import MeanSquaredError

@@ -13,9 +13,10 @@ import unitrain.backends.keras.model
 import unitrain.backends.numpy.model
 import unitrain.backends.torch.module  # noqa: F401  # imported for what they register
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Arrays, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Settings
 from unitrain.backends.keras import registry as keras_registry
 from unitrain.backends.numpy import registry as numpy_registry
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch import registry as torch_registry
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve

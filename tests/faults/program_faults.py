@@ -13,8 +13,8 @@ from faults.planting import Fault, Fields, Plant, attribute, entry, other_rule
 
 import unitrain.backends.keras.program
 import unitrain.backends.torch.program
-from unitrain.backends.contract import TrainingRule
 from unitrain.backends.keras.training import Training
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch import dropout as torch_dropout
 from unitrain.backends.torch import registry as torch_registry
 from unitrain.backends.torch.module import GraphModule

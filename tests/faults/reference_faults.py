@@ -9,10 +9,10 @@ from faults.layer_faults import DROP, LAYER, MEAN, NORM, ROW, image_fault, row_f
 from faults.planting import Fault, Fields, Plant, attribute, entry, numpy_port, other_fields, other_rule, other_updater
 from faults.training_faults import HIDDEN, _keras_adam, _Wrong
 
-from unitrain.backends.contract import TrainingRule
 from unitrain.backends.numpy import registry
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.backends.numpy.program import NumpyProgram
+from unitrain.backends.rule import TrainingRule
 from unitrain.spec.layers import LAYER_TYPES
 from unitrain.spec.optimizers import Adam, Sgd
 

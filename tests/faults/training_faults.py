@@ -11,7 +11,7 @@ import torch
 from faults.layer_faults import ROW, row_net
 from faults.planting import Fault, Plant, attribute, other_loss, other_rule, other_updater
 
-from unitrain.backends.contract import TrainingRule
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.program import TorchProgram
 from unitrain.spec.optimizers import Adagrad, Adam, AdamW, Lion, Nadam, Optimizer, RmsProp, Sgd

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings, Statistics
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.resolve import resolve
 from unitrain.spans import WAITING, recording
 from unitrain.spec.losses import CrossEntropy

@@ -74,7 +74,7 @@ def example(spec: Loss, seed: int = 0, elements: tuple[int, ...] = ()) -> tuple[
 
 
 def mean(spec: Loss, prediction: Array, target: Array, weight: Array | None = None) -> float:
-    """The loss of a batch, as `contract.LossFunction` defines it."""
+    """The loss of a batch, as `rule.LossFunction` defines it."""
     numerator, denominator = make_loss(spec).terms(NUMPY, prediction, target, weight)
     return float(numerator / denominator) if denominator else 0.0
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Batchable, Candidate, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Candidate, Settings
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError
 from unitrain.spec.execution import ExecutionSpec

@@ -7,180 +7,19 @@ Everything that crosses this border is NumPy, in canonical names and layouts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
-from unitrain.spec.optimizers import Optimizer
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-# A tensor of whichever framework the namespace belongs to.
-Tensor = Any
 
 Precision = Literal["float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"]
-
-
-class ArrayNamespace(Protocol):
-    """The few array functions in which losses, metrics and optimizers are written, once for all frameworks.
-
-    Arguments and results are NumPy's; ``axis`` may be an integer, a tuple or None. Tensors also support
-    ``+ - * / ** @ == != < <= > >= & | ~`` and ``x[...]`` with slices, integers and ``None``.
-    """
-
-    def asarray(self, value: Any, like: Tensor) -> Tensor:
-        """Turn a number or NumPy array into a tensor of the dtype and device of ``like``."""
-        ...
-
-    def cast(self, x: Tensor, like: Tensor) -> Tensor:
-        """Convert a tensor (integer or boolean too) to the dtype of ``like``."""
-        ...
-
-    def abs(self, x: Tensor) -> Tensor: ...
-    def exp(self, x: Tensor) -> Tensor: ...
-    def log(self, x: Tensor) -> Tensor: ...
-    def log1p(self, x: Tensor) -> Tensor: ...
-    def sqrt(self, x: Tensor) -> Tensor: ...
-    def square(self, x: Tensor) -> Tensor: ...
-    def sign(self, x: Tensor) -> Tensor: ...
-    def tanh(self, x: Tensor) -> Tensor: ...
-    def minimum(self, x: Tensor, y: Tensor | float) -> Tensor: ...
-    def maximum(self, x: Tensor, y: Tensor | float) -> Tensor: ...
-    def clip(self, x: Tensor, low: float, high: float) -> Tensor: ...
-    def where(self, condition: Tensor, x: Tensor | float, y: Tensor | float) -> Tensor: ...
-    def zeros_like(self, x: Tensor) -> Tensor: ...
-    def ones_like(self, x: Tensor) -> Tensor: ...
-    def isfinite(self, x: Tensor) -> Tensor: ...
-    def sum(self, x: Tensor, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor: ...
-    def size(self, x: Tensor) -> Tensor | float:
-        """Return the number of elements: a number, or a scalar in the dtype of ``x`` where it is not known yet."""
-        ...
-
-    def log_softmax(self, x: Tensor) -> Tensor:
-        """Return the logarithm of softmax over the last axis, without overflow."""
-        ...
-
-    def softmax(self, x: Tensor) -> Tensor:
-        """Return softmax over the last axis, without overflow."""
-        ...
-
-    def max(self, x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor: ...
-    def argmax(self, x: Tensor, axis: int) -> Tensor:
-        """Index of the largest value, the first of equals; an integer tensor."""
-        ...
-
-    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor: ...
-    def one_hot(self, index: Tensor, classes: int, like: Tensor) -> Tensor:
-        """``[..., classes]`` of zeros and a one, in the dtype of ``like``; an index outside gives zeros."""
-        ...
-
-    def take_last(self, x: Tensor, index: Tensor) -> Tensor:
-        """``x[..., index]`` element by element: ``[..., classes]`` and ``[...]`` give ``[...]``."""
-        ...
-
-    def take(self, x: Tensor, index: Tensor) -> Tensor:
-        """``x[index]`` along the first axis, for an integer tensor ``index`` of any shape."""
-        ...
-
-
-class LossFunction(Protocol):
-    """A loss for one output: mean = numerator / denominator, and 0 when the denominator is 0."""
-
-    def terms(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor | float]:
-        """Return numerator and denominator, two scalars, of the weighted mean over the batch.
-
-        A denominator that does not depend on the batch's values is a plain number.
-        """
-        ...
-
-    def gradient(self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Return the hand-derived gradient of the **numerator** by ``prediction``, in its shape."""
-        ...
-
-
-class MetricFunction(Protocol):
-    """A metric that is a ratio of two sums and can so be accumulated on the device, step by step."""
-
-    def terms(
-        self, xp: ArrayNamespace, prediction: Tensor, target: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor | float]:
-        """Return numerator and denominator for this batch, as a loss does."""
-        ...
-
-
-class Updater(Protocol):
-    """Turns gradients into new weights: clipping, decay, the optimizer's rule and the moving average."""
-
-    slots: tuple[str, ...]
-    """Names of the state kept beside each trainable parameter, each zeros of its shape at the start;
-    ``ema`` alone starts as a copy of the parameter."""
-
-    @property
-    def spec(self) -> Optimizer:
-        """What is computed."""
-        ...
-
-    @property
-    def decays(self) -> Mapping[str, bool]:
-        """For each trainable parameter, whether weight decay and penalty act on it."""
-        ...
-
-    @property
-    def fusible(self) -> bool:
-        """Whether `update` is exactly what ``spec`` says, so that a framework's own kernel may take its place."""
-        ...
-
-    def alike(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Group parameters that `update` treats alike, each number of them by itself alone.
-
-        Of such a group a backend may hand any part to `update`, flat and under the name of any of the group. None
-        are grouped where numbers depend on one another: then `update` takes all parameters together.
-        """
-        ...
-
-    def limited(
-        self, xp: ArrayNamespace, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-    ) -> Mapping[str, Tensor]:
-        """Return the gradients that the optimizer's rule sees: with the penalty, and clipped."""
-        ...
-
-    def update(
-        self,
-        xp: ArrayNamespace,
-        parameters: Mapping[str, Tensor],
-        gradients: Mapping[str, Tensor],
-        slots: Mapping[str, Mapping[str, Tensor]],
-        coefficients: Sequence[Tensor | float],
-    ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-        """Return new parameters and slots (``slots[slot][parameter]``); nothing is changed in place.
-
-        ``coefficients`` are the step's scalars, one row of `Plan.coefficients`, in the dtype of the weights.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class TrainingRule:
-    """What one training step computes, beside the graph.
-
-    Parameters
-    ----------
-    losses
-        A loss and its factor for each graph output that is trained; the total is the factor-weighted sum.
-    metrics
-        ``(label, output, metric)``: accumulated on the device at every step.
-    updater
-        Gradients to new weights.
-    """
-
-    losses: Mapping[str, tuple[float, LossFunction]]
-    metrics: Sequence[tuple[str, str, MetricFunction]]
-    updater: Updater
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Batchable, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Settings
+from unitrain.backends.rule import TrainingRule
 from unitrain.bench.results import Work
 from unitrain.graph.graph import Graph
 from unitrain.graph.node import Node

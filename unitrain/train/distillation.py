@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import (
-    ArrayNamespace,
-    Arrays,
-    Batchable,
-    MetricFunction,
-    Program,
-    Tensor,
-    TrainingRule,
-)
+from unitrain.backends.contract import Arrays, Batchable, Program
+from unitrain.backends.namespace import ArrayNamespace, Tensor
+from unitrain.backends.rule import MetricFunction, TrainingRule
 from unitrain.data.preprocess import Preprocessing
 from unitrain.spec.errors import InputError
 from unitrain.spec.pruning import DistillationSpec

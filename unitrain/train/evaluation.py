@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import ArrayNamespace, Arrays, Batchable, LossFunction, Program
+from unitrain.backends.contract import Arrays, Batchable, Program
+from unitrain.backends.namespace import ArrayNamespace
+from unitrain.backends.rule import LossFunction
 from unitrain.data.lazy import take
 from unitrain.train.metrics import HostMetric
 from unitrain.train.series_metrics import OfSeries

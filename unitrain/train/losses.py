@@ -12,7 +12,8 @@ from typing import assert_never
 
 import numpy as np
 
-from unitrain.backends.contract import ArrayNamespace, LossFunction, Tensor
+from unitrain.backends.namespace import ArrayNamespace, Tensor
+from unitrain.backends.rule import LossFunction
 from unitrain.spec.losses import (
     BinaryCrossEntropy,
     CrossEntropy,

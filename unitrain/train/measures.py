@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.backends.contract import Batchable, LossFunction, TrainingRule
+from unitrain.backends.contract import Batchable
 from unitrain.backends.numpy.namespace import NumpyNamespace
+from unitrain.backends.rule import LossFunction, TrainingRule
 from unitrain.data.preprocess import Preprocessing
 from unitrain.data.targets import NumberTarget
 from unitrain.graph.graph import Graph

@@ -7,7 +7,7 @@ from typing import Any, Protocol, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.backends.namespace import ArrayNamespace, Tensor
 from unitrain.data.vocabulary import WordVocabulary
 from unitrain.spec import losses
 from unitrain.spec import metrics as specs
@@ -35,7 +35,7 @@ class HostMetric(Protocol):
 
     @property
     def streams(self) -> bool:
-        """Whether it is a function of a ratio of sums, and so also a `contract.MetricFunction`."""
+        """Whether it is a function of a ratio of sums, and so also a `rule.MetricFunction`."""
         ...
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.backends.namespace import ArrayNamespace, Tensor
 from unitrain.data.targets import by_sample
 from unitrain.spec.errors import InputError
 from unitrain.train.streaming_metrics import MeanError, RelativeError, Streaming

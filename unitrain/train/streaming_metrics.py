@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.backends.namespace import ArrayNamespace, Tensor
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.data.vocabulary import Vocabulary
 from unitrain.spec import losses

@@ -17,17 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from unitrain.backends.contract import (
-    Arrays,
-    Backend,
-    Batchable,
-    Candidate,
-    Plan,
-    Program,
-    Settings,
-    TrainingRule,
-)
+from unitrain.backends.contract import Arrays, Backend, Batchable, Candidate, Plan, Program, Settings
 from unitrain.backends.precision import stored_in
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
 from unitrain.train.plan import Batches

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.backends.namespace import ArrayNamespace, Tensor
 from unitrain.spec.optimizers import Optimizer
 from unitrain.train.optimizers import Rule, make_rule
 
@@ -16,7 +16,7 @@ AVERAGE = "ema"
 
 
 class Update:
-    """`contract.Updater` of a recipe's optimizer.
+    """`rule.Updater` of a recipe's optimizer.
 
     Parameters
     ----------

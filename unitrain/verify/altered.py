@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Candidate, Plan, Program, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Plan, Program, Settings, Statistics
 from unitrain.backends.numpy import BACKEND
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS, Forward
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers import LayerSpec
 

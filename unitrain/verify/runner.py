@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unitrain.backends import load_backend, resolve_device
-from unitrain.backends.contract import Arrays, Backend, Precision, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Backend, Precision, Program, Settings
 from unitrain.backends.precision import check_precision
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.verify.altered import AlteredBackend
 from unitrain.verify.noise import HALF_ULP, noise

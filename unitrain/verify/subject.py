@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Batchable, Precision, TrainingRule
+from unitrain.backends.contract import Arrays, Batchable, Precision
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers.base import ValueType
 from unitrain.spec.losses import MeanSquaredError

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unitrain.backends import load_backend
-from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings
 from unitrain.backends.keras.conv_rows import by_rows, convolve, eligible
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.losses import CrossEntropy

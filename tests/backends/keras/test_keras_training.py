@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings
 from unitrain.backends.keras import BACKEND
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError

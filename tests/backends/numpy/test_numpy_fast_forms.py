@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings
 from unitrain.backends.numpy import BACKEND, conv, conv_rows, parameters
 from unitrain.backends.numpy import program as program_module
 from unitrain.backends.numpy.elementwise import Elementwise
@@ -21,6 +21,7 @@ from unitrain.backends.numpy.registry import Context
 from unitrain.backends.numpy.shards import Shards
 from unitrain.backends.numpy.threads import allowed_threads, one_blas_thread, run_together
 from unitrain.backends.numpy.window import Windows
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.pool_first import pool_first
 from unitrain.graph.resolve import resolve

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unitrain.backends.contract import Batchable, Plan, Program, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Program, Settings, Statistics
 from unitrain.backends.host_memory import keep_freed_memory
 from unitrain.backends.numpy import BACKEND
 from unitrain.backends.numpy.execution import Mode, backward, forward
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError

@@ -12,10 +12,11 @@ import onnxruntime
 import pytest
 
 from unitrain.backends import TRAINING_BACKENDS, load_backend, load_training_backend
-from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings
 from unitrain.backends.onnx import BACKEND
 from unitrain.backends.onnx import program as program_module
 from unitrain.backends.onnx.program import OnnxProgram
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve
 from unitrain.spec.errors import InputError

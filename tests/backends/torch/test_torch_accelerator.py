@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unitrain.backends.contract import Batchable, Plan, Precision, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Precision, Settings, Statistics
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch import BACKEND
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch import BACKEND
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve

@@ -17,7 +17,8 @@ from conformance.cases import CASES, case_inputs, case_weights, suite_graph
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch import BACKEND, recorded
 from unitrain.graph.graph import Graph
 from unitrain.graph.resolve import resolve

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from unitrain.backends.contract import Batchable, Plan, Settings, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Settings
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch import BACKEND, runtime
 from unitrain.backends.torch import program as programs
 from unitrain.backends.torch.runtime import reproducible, seeded, tensor_float32

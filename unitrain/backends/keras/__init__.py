@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from unitrain.backends.contract import Arrays, Candidate, Precision, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Precision, Program, Settings
 from unitrain.backends.precision import HALF
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
 

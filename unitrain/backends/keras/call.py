@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitrain.backends.contract import Tensor
 from unitrain.backends.keras.model import BuiltModel, plain_or_named
 from unitrain.backends.keras.registry import Variable
+from unitrain.backends.namespace import Tensor
 from unitrain.graph.graph import Graph
 
 Tensors = dict[str, Tensor]

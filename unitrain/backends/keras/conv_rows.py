@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from unitrain.backends.contract import Tensor
+from unitrain.backends.namespace import Tensor
 
 MOST = 64
 """Most products for each that counts, times channels and filters. Measured where the form gains: 38 takes two thirds of

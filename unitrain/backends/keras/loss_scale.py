@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from unitrain.backends.contract import Tensor
 from unitrain.backends.keras.call import Tensors
+from unitrain.backends.namespace import Tensor
 
 
 def unscaled(gradients: Tensors, scale: Tensor) -> Tensors:

@@ -1,4 +1,4 @@
-"""TensorFlow's few functions for losses, metrics and optimizers, as `contract.ArrayNamespace`."""
+"""TensorFlow's few functions for losses, metrics and optimizers, as `namespace.ArrayNamespace`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from unitrain.backends.contract import Tensor
+from unitrain.backends.namespace import Tensor
 
 
 class TensorFlowNamespace:

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics
 from unitrain.backends.indices import check_indices
 from unitrain.backends.keras.call import Call, compiled
 from unitrain.backends.keras.model import build_model, device_name, load
 from unitrain.backends.keras.runtime import tensor_float32
 from unitrain.backends.keras.training import Placed, Training
 from unitrain.backends.precision import host_dtype, stored_in
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 
 Array = npt.NDArray[Any]

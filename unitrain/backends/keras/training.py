@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from unitrain.backends.contract import Plan, Statistics, Tensor, TrainingRule
+from unitrain.backends.contract import Plan, Statistics
 from unitrain.backends.keras.call import Call, Tensors, compiled
 from unitrain.backends.keras.candidates import ROWS, XLA
 from unitrain.backends.keras.conv_rows import by_rows, eligible
 from unitrain.backends.keras.loss_scale import all_finite, unscaled
 from unitrain.backends.keras.namespace import NAMESPACE
 from unitrain.backends.keras.update import Resources, Updates
+from unitrain.backends.namespace import Tensor
+from unitrain.backends.rule import TrainingRule
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from unitrain.backends.contract import Tensor, Updater
 from unitrain.backends.keras.call import Tensors
 from unitrain.backends.keras.namespace import NAMESPACE
+from unitrain.backends.namespace import Tensor
+from unitrain.backends.rule import Updater
 from unitrain.spec.optimizers import Adam
 
 Resources = Mapping[str, tf.Variable]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unitrain.backends.contract import Arrays, Backend, Candidate, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Backend, Candidate, Settings
 
 # Importing a family fills its cells of the registry.
 from unitrain.backends.numpy import (  # noqa: F401  (imported for what they register)
@@ -32,6 +32,7 @@ from unitrain.backends.numpy import (  # noqa: F401  (imported for what they reg
 from unitrain.backends.numpy.model import PRECISIONS, NumpyModel
 from unitrain.backends.numpy.program import NumpyProgram
 from unitrain.backends.numpy.registry import IMPLEMENTATIONS
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 
 

@@ -1,4 +1,4 @@
-"""NumPy's few functions for losses, metrics and optimizers, as `unitrain.backends.contract.ArrayNamespace`."""
+"""NumPy's few functions for losses, metrics and optimizers, as `unitrain.backends.namespace.ArrayNamespace`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.backends.contract import Tensor
+from unitrain.backends.namespace import Tensor
 
 
 class NumpyNamespace:

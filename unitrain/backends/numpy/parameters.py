@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Updater
 from unitrain.backends.numpy.elementwise import Elementwise
 from unitrain.backends.numpy.namespace import NumpyNamespace
 from unitrain.backends.numpy.registry import Array
 from unitrain.backends.numpy.threads import run_together
+from unitrain.backends.rule import Updater
 
 # So many numbers of a parameter, its gradient and slots, with what an update computes between, fit into a core's cache.
 PART = 1 << 15

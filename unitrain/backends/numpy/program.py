@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics
 from unitrain.backends.host_memory import keep_freed_memory
 from unitrain.backends.numpy.candidates import ONE_THREAD, WHOLE
 from unitrain.backends.numpy.execution import Mode
@@ -19,6 +19,7 @@ from unitrain.backends.numpy.parameters import FlatParameters
 from unitrain.backends.numpy.registry import Array
 from unitrain.backends.numpy.shards import Shards
 from unitrain.backends.numpy.threads import allowed_threads, one_blas_thread
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.pool_first import pool_first
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from unitrain.backends.contract import Arrays, Candidate, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Program, Settings
 from unitrain.backends.onnx.model import (
     DEFAULT_OPSET,
     NEWEST_OPSET,
@@ -15,6 +15,7 @@ from unitrain.backends.onnx.model import (
     opsets,
 )
 from unitrain.backends.onnx.program import OnnxProgram
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 
 __all__ = ["BACKEND", "DEFAULT_OPSET", "NEWEST_OPSET", "OLDEST_OPSET", "emit", "opsets"]

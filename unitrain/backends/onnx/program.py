@@ -11,10 +11,11 @@ import numpy.typing as npt
 import onnxruntime
 from onnx import ModelProto, ValueInfoProto
 
-from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics
 from unitrain.backends.indices import check_indices
 from unitrain.backends.onnx.model import DEFAULT_OPSET, PRECISIONS, emit_with_places
 from unitrain.backends.precision import check_precision, host_dtype
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError, unknown_name
 from unitrain.spec.layers.base import show_shape

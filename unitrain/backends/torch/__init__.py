@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from unitrain.backends.contract import Arrays, Candidate, Precision, Program, Settings, TrainingRule
+from unitrain.backends.contract import Arrays, Candidate, Precision, Program, Settings
 from unitrain.backends.precision import HALF
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 
 

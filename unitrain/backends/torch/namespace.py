@@ -1,4 +1,4 @@
-"""torch's few functions for losses, metrics and optimizers, as `unitrain.backends.contract.ArrayNamespace`."""
+"""torch's few functions for losses, metrics and optimizers, as `unitrain.backends.namespace.ArrayNamespace`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitrain.backends.contract import Tensor
+from unitrain.backends.namespace import Tensor
 
 
 class TorchNamespace:

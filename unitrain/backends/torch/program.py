@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics, TrainingRule
+from unitrain.backends.contract import Arrays, Batchable, Plan, Settings, Statistics
 from unitrain.backends.host_memory import keep_freed_memory
 from unitrain.backends.indices import check_indices
 from unitrain.backends.precision import host_dtype
+from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch.candidates import COMPILED, ONE_THREAD, RECORDED, compiled
 from unitrain.backends.torch.dropout import CounterDropout
 from unitrain.backends.torch.loss_scale import all_finite, unscaled

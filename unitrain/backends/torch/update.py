@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from unitrain.backends.contract import Updater
+from unitrain.backends.rule import Updater
 from unitrain.backends.torch.namespace import NAMESPACE
 from unitrain.backends.torch.transfer import Tensors
 from unitrain.spec.optimizers import Adam

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.backends.contract import ArrayNamespace, LossFunction, Tensor, TrainingRule
+from unitrain.backends.namespace import ArrayNamespace, Tensor
+from unitrain.backends.rule import LossFunction, TrainingRule
 from unitrain.spec.losses import Loss
 from unitrain.train.losses import make_loss
 from unitrain.verify.diagnosis.fields import alternatives, show

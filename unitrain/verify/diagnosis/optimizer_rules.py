@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.backends.namespace import ArrayNamespace, Tensor
 from unitrain.train.optimizers import Rows, Rule
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unitrain.backends.contract import ArrayNamespace, Tensor
+from unitrain.backends.namespace import ArrayNamespace, Tensor
 from unitrain.spec.optimizers import Optimizer
 from unitrain.train.update import AVERAGE, Update
 from unitrain.verify.diagnosis.fields import changed_field, show

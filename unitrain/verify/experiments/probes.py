@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from unitrain.backends.contract import Batchable, Plan, TrainingRule
+from unitrain.backends.contract import Batchable, Plan
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.resolve import resolve
 from unitrain.spec.layers import Dropout
 from unitrain.spec.model import ModelSpec

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unitrain.backends.contract import ArrayNamespace, Batchable, Plan, Program, Tensor, TrainingRule
+from unitrain.backends.contract import Batchable, Plan, Program
+from unitrain.backends.namespace import ArrayNamespace, Tensor
+from unitrain.backends.rule import TrainingRule
 from unitrain.graph.graph import Graph
 from unitrain.graph.node import Node
 from unitrain.spec.optimizers import Sgd
