@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,14 +46,20 @@ def _first_row(right: Any) -> Any:
     return wrong
 
 
-def _masks_of_the_first_step(right: Any) -> Any:
-    first: list[int] = [0]
+@contextmanager
+def _masks_of_the_first_step() -> Iterator[None]:
+    first = [0]
+    block, one = TorchProgram.run_steps, TorchProgram._step
 
-    def wrong(self: Any, placed: Any, rows: Any, plan: Any, step: int) -> Any:
+    def run_steps(self: Any, placed: Any, plan: Any) -> Any:
         first[0] = plan.first_step
-        return right(self, placed, rows, replace(plan, first_step=plan.first_step - step), step)
+        return block(self, placed, plan)
 
-    return wrong
+    def step(self: Any, batch: Any, number: Any, *others: Any) -> Any:
+        return one(self, batch, first[0], *others)
+
+    with attribute(TorchProgram, "run_steps", run_steps), attribute(TorchProgram, "_step", step):
+        yield
 
 
 def _masks_one_step_late(right: Any) -> Any:
@@ -75,9 +81,10 @@ def _gradients_kept(right: Any) -> Any:
 
 
 def _statistics_with_the_update(right: Any) -> Any:
-    def wrong(self: Any, placed: Any, rows: Any, plan: Any, step: int) -> Any:
-        total, gradients, moved, terms = right(self, placed, rows, plan, step)
-        return total, gradients, moved if plan.apply[step] else [], terms
+    def wrong(self: Any, batch: Any, number: int, factor: float, loss_scale: float | None) -> Any:
+        total, gradients, moved, terms = right(self, batch, number, factor, loss_scale)
+        accumulated = round(1.0 / factor)
+        return total, gradients, moved if (number + 1) % accumulated == 0 else [], terms
 
     return wrong
 
@@ -123,18 +130,15 @@ def _one_key_for_all() -> AbstractContextManager[None]:
 
 def _masks_transposed() -> AbstractContextManager[None]:
     """The mask lies over the batch in another order."""
-    right = torch_dropout.CounterDropout._mask
-    return attribute(
-        torch_dropout.CounterDropout,
-        "_mask",
-        lambda self, x: right(self, x).view(x.shape[::-1]).T.reshape(-1) if x.ndim == 2 else right(self, x),
-    )
+    right = torch_dropout.CounterDropout.forward
+    wrong: Any = lambda self, x: right(self, x.T).T if x.ndim == 2 else right(self, x)  # noqa: E731  # a one-liner
+    return attribute(torch_dropout.CounterDropout, "forward", wrong)
 
 
 def _shared_once(right: Any) -> Any:
     """A layer that is used again gets no gradient from there."""
 
-    def wrong(self: Any, inputs: Any, *, keep: bool = False) -> Any:
+    def wrong(self: Any, inputs: Any, *, keep: bool = False, paths: Any = None) -> Any:
         values = dict(inputs)
         for node in self.graph.nodes:
             module = self.get_submodule(self._paths[node.name])
@@ -152,7 +156,7 @@ def _shared_once(right: Any) -> Any:
 def _untied(right: Any) -> Any:
     """A layer that is used again keeps the weights it began with."""
 
-    def wrong(self: Any, inputs: Any, *, keep: bool = False) -> Any:
+    def wrong(self: Any, inputs: Any, *, keep: bool = False, paths: Any = None) -> Any:
         if not hasattr(self, "first_weights"):
             self.first_weights = {name: tensor.detach().clone() for name, tensor in self.named_parameters()}
         values = dict(inputs)
@@ -287,7 +291,7 @@ FAULTS = [
         row_net(DROP),
         "drop",
         "",
-        method(TorchProgram, "_step", _masks_of_the_first_step),
+        _masks_of_the_first_step,
     ),
     torch_fault(
         "masks one step late",

@@ -168,6 +168,21 @@ def test_what_rewrites_the_graph(run, tmp_path, capsys):
     assert shown.err.count("epoch 1/1  |  training: loss ") == 4
 
 
+def test_the_float_model_teaches_what_is_pruned_where_it_is_asked_to(run, tmp_path, capsys):
+    beside = ["--variants", "pruned-50,sparse-80", "--out", str(tmp_path / "s"), "--json", "--distill"]
+    with pytest.raises(SystemExit) as caught:
+        main(["study", str(run), *beside, "--finetune-epochs", "0"])
+    assert caught.value.code == 2
+    assert "a teacher teaches in fine-tuning" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["study", str(run), *beside])
+    assert not caught.value.code
+    found = json.loads(capsys.readouterr().out)
+    for name in ("pruned-50", "sparse-80"):
+        said = row(found, name)["notes"][0]
+        assert said.endswith("trained for 1 epoch by the recipe's own schedule, taught by the float model")
+
+
 def test_without_epochs_what_is_pruned_is_not_trained(run, tmp_path, capsys):
     names = "sparse-80,pruned-50,qat"
     with pytest.raises(SystemExit) as caught:

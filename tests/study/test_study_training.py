@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
+from unitrain.backends import load_backend
+from unitrain.backends.contract import Settings
+from unitrain.graph.passes.prune_channels import prune_channels
 from unitrain.spec import schedules as specs
 from unitrain.study.progress import Progress
+from unitrain.study.subject import from_run
 from unitrain.study.training import finetune, pressed
 from unitrain.train.events import Observer
 from unitrain.train.inference import TrainedRun
@@ -45,6 +51,25 @@ def test_an_exponential_falls_as_far():
 def test_none_stays_none():
     assert pressed(None, 0.5) is None
     assert pressed(specs.OneCycleSchedule(), 0.5) == specs.OneCycleSchedule()
+
+
+def test_a_teacher_draws_what_is_pruned_nearer_to_itself(run):
+    """By the Kullback-Leibler divergence of its softmax from the teacher's, on samples of the test part."""
+    trained = TrainedRun.open(run, backend="numpy")
+    found = prune_channels(trained.loaded.graph, trained.program.weights(), 0.5)
+    samples = from_run(run, 64, 0).samples.test
+
+    def logits(graph, weights):
+        program = load_backend("numpy").compile(graph, weights, Settings())
+        return program.predict(samples.inputs)["digit"].astype(np.float64)
+
+    def distance(teacher: Path | None) -> float:
+        graph, weights = finetune(trained.loaded, found.graph, found.weights, 6, Progress(), teacher=teacher)
+        one, two = (log_softmax(logits(*model), axis=1) for model in ((graph, weights), whole))
+        return float((np.exp(two) * (two - one)).sum(axis=1).mean())
+
+    whole = trained.loaded.graph, trained.program.weights()
+    assert distance(run) < 0.5 * distance(None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

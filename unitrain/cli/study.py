@@ -60,6 +60,9 @@ def study(
     finetune_epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Epochs of each variant that is trained further; 3 by default.")
     ] = None,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="What is pruned also learns what the float model says.")
+    ] = False,
     saturation_check: Annotated[
         bool, typer.Option("--saturation-check", help="Tell what changes on CPUs whose 8-bit products saturate.")
     ] = False,
@@ -92,8 +95,8 @@ def study(
         return
     beside = {"data": data, "labels": labels, "preprocess": preprocess, "calib": calib, "shape": shape}
     given: dict[str, Any] = {"margin": margin, "rounds": rounds, "threads": threads, "finetune_epochs": finetune_epochs}
-    # Without the flag a recipe may still ask for it.
-    given["saturation_check"] = saturation_check or None
+    # Without the flags a recipe may still ask for it.
+    given |= {"distill": distill or None, "saturation_check": saturation_check or None}
     named = [word.strip() for text in variants or () for word in text.split(",") if word.strip()] or None
     earlier: dict[str, Any] | None = None
     if repeat is not None:
@@ -184,9 +187,12 @@ def _subject(source: Path, request: dict[str, Any], folder: Path, bar: Progress)
     from unitrain.spec.study import StudySpec
 
     def settled(base: StudySpec) -> StudySpec:
-        names = ("margin", "rounds", "threads", "finetune_epochs", "saturation_check")
-        given = {name: request.get(name) for name in names}
-        return base.model_copy(update={name: value for name, value in given.items() if value is not None})
+        names = ("margin", "rounds", "threads", "finetune_epochs", "distill", "saturation_check")
+        given = {name: request[name] for name in names if request.get(name) is not None}
+        options = base.model_copy(update=given)
+        if options.distill and not options.finetune_epochs:
+            raise InputError("a teacher teaches in fine-tuning", found="--distill", hint="--finetune-epochs N")
+        return options
 
     beside = ("data", "labels", "preprocess", "calib")
     if source.suffix.lower() == ".onnx":

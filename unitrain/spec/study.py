@@ -31,6 +31,9 @@ class StudySpec(Spec):
     finetune_epochs
         Epochs of training after channels are pruned, while weights become zero, or with fake quantisation. With 0
         what is pruned is studied as it is.
+    distill
+        What is pruned also learns, while it is trained further, what the float model says of the training samples, as
+        a recipe's ``distillation`` says how (by default as that says). Outputs need the loss ``cross_entropy``.
     saturation_check
         Also tell how many predictions of static int8 change on CPUs without VNNI.
     """
@@ -42,7 +45,14 @@ class StudySpec(Spec):
     threads: PositiveInt = 1
     batch: PositiveInt = 32
     finetune_epochs: NonNegativeInt = 3
+    distill: bool = False
     saturation_check: bool = False
+
+    @model_validator(mode="after")
+    def _a_teacher_needs_epochs(self) -> StudySpec:
+        if self.distill and not self.finetune_epochs:
+            raise ValueError("a teacher teaches in fine-tuning, and finetune_epochs is 0")
+        return self
 
 
 class ImagePreprocessing(Spec):

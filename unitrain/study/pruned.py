@@ -30,10 +30,12 @@ def sparse(workshop: Workshop, sparsity: float | None = None, pattern: tuple[int
         training = trained.loaded.recipe.training
         updates = epochs * workshop.subject.samples.counts["train"] // training.batch_size
         rule = PruningSpec(sparsity=sparsity, pattern=pattern, every=max(1, updates // _REMOVALS))
-        _, weights = finetune(trained.loaded, graph, weights, epochs, workshop.progress, pruning=rule)
+        _, weights = finetune(
+            trained.loaded, graph, weights, epochs, workshop.progress, pruning=rule, teacher=workshop.teacher
+        )
     else:
         weights = prune_magnitude(graph, weights, sparsity or 0.0, pattern=pattern).weights
-    return Built(emit(graph, _float32(weights)), notes=(f"{_named(sparsity, pattern)}: {_trained(epochs)}", *notes))
+    return Built(emit(graph, _float32(weights)), notes=(f"{_named(sparsity, pattern)}: {_trained(workshop)}", *notes))
 
 
 def pruned(workshop: Workshop, ratio: float) -> Built:
@@ -65,10 +67,10 @@ def _pruned(workshop: Workshop, ratio: float) -> str:
         epochs = workshop.options.finetune_epochs
         tuned = found.weights
         if epochs:
-            _, tuned = finetune(trained.loaded, found.graph, tuned, epochs, workshop.progress)
+            _, tuned = finetune(trained.loaded, found.graph, tuned, epochs, workshop.progress, teacher=workshop.teacher)
         shrunk = 100 * (1 - found.graph.macs / max(graph.macs, 1))
         workshop.said[name] = [
-            f"{name}: {shrunk:.0f} % of the multiply-accumulates went with the channels; {_trained(epochs)}",
+            f"{name}: {shrunk:.0f} % of the multiply-accumulates went with the channels; {_trained(workshop)}",
             *found.notes,
         ]
         workshop.floats[name] = emit(found.graph, _float32(tuned))
@@ -79,10 +81,12 @@ def _named(sparsity: float | None, pattern: tuple[int, int] | None) -> str:
     return f"sparse-{100 * sparsity:.0f}" if sparsity is not None else "sparse-" + ":".join(map(str, pattern or ()))
 
 
-def _trained(epochs: int) -> str:
+def _trained(workshop: Workshop) -> str:
+    epochs = workshop.options.finetune_epochs
     if not epochs:
         return "not trained since, as finetune_epochs is 0"
-    return f"trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} by the recipe's own schedule"
+    taught = ", taught by the float model" if workshop.teacher else ""
+    return f"trained for {epochs} {'epoch' if epochs == 1 else 'epochs'} by the recipe's own schedule{taught}"
 
 
 def _float32(weights: Weights) -> dict[str, Array]:

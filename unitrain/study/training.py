@@ -16,6 +16,7 @@ from unitrain.spec.quantization import Quantization
 from unitrain.spec.schedules import ExponentialSchedule, MultiStepSchedule, Schedule
 from unitrain.study.progress import Progress
 from unitrain.study.subject import Array
+from unitrain.train.distillation import taught_by
 from unitrain.train.fit import FitResult, fit
 from unitrain.train.recipe import LoadedRecipe, check_recipe
 from unitrain.train.run_folder import RunFolder
@@ -36,6 +37,7 @@ def finetune(
     rate: float = 1.0,
     quantization: Quantization | None = None,
     pruning: PruningSpec | None = None,
+    teacher: Path | None = None,
 ) -> tuple[Graph, dict[str, Array]]:
     """Train a model further by the recipe of a run; return what was trained, and its weights.
 
@@ -47,6 +49,8 @@ def finetune(
         How numbers are rounded while it trains; the graph then has layers that round.
     pruning
         How weights become zero while it trains. Those of a run that was itself so trained stay zero in any case.
+    teacher
+        The folder of a run that teaches it; None for none.
 
     Notes
     -----
@@ -70,7 +74,7 @@ def finetune(
             "optimizer": recipe.optimizer.model_copy(update={"lr": rate * recipe.optimizer.lr}),
             "quantization": quantization,
             "pruning": pruning,
-            "distillation": None,
+            "distillation": None if teacher is None else taught_by(teacher, recipe.distillation),
             "tracking": (),
         }
         shortened = check_recipe(recipe.model_copy(update=changes), loaded.folder)

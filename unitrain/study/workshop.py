@@ -91,6 +91,11 @@ class Workshop:
             raise InputError("it rewrites the graph of a trained run, and this is an ONNX file")
         return self.subject.trained
 
+    @property
+    def teacher(self) -> Path | None:
+        """The run that teaches what is pruned, where the study asks for it."""
+        return self.trained.folder.path if self.options.distill else None
+
     def prepared(self, source: str = "float") -> Repaired:
         """Return a float model in the form that quantisers read, with what was done to it."""
         if source not in self._repaired:

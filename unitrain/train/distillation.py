@@ -7,6 +7,7 @@ A program knows one target for each output. So the teacher's logits lie beside t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,12 @@ def unpacked(xp: ArrayNamespace, prediction: Tensor, target: Tensor) -> tuple[Te
     """Return class numbers, as integers, and logits in the dtype of the prediction."""
     classes = xp.cast(target[..., 0], xp.argmax(prediction, axis=-1))
     return classes, xp.cast(target[..., 1:], prediction)
+
+
+def taught_by(run: Path, given: DistillationSpec | None) -> DistillationSpec:
+    """Let a run teach, in the way that a recipe says for another teacher, if it does."""
+    teacher = str(run.resolve())
+    return DistillationSpec(teacher=teacher) if given is None else given.model_copy(update={"teacher": teacher})
 
 
 @dataclass(frozen=True)

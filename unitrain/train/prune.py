@@ -23,7 +23,8 @@ from unitrain.graph.passes.magnitude import Scope as WeightScope
 from unitrain.graph.passes.prune_channels import Group, Scope, prune_channels
 from unitrain.graph.respell import spec_of
 from unitrain.spec.errors import InputError
-from unitrain.spec.pruning import DistillationSpec, PruningSpec
+from unitrain.spec.pruning import PruningSpec
+from unitrain.train.distillation import taught_by
 from unitrain.train.events import Observer, RunEnd
 from unitrain.train.fit import fit, starting_from, write_description
 from unitrain.train.measures import Measures
@@ -185,7 +186,8 @@ def prune_run(
         notes += folded.notes
     smaller = _with_model(loaded, graph, finetune, lr, sparse)
     if distill:
-        smaller = _taught_by(source, smaller)
+        spec = taught_by(source.path, smaller.recipe.distillation)
+        smaller = replace(smaller, recipe=smaller.recipe.model_copy(update={"distillation": spec}))
     measured = _Measured.of(source, loaded, place)
     values = {
         "before": measured(loaded, kept),
@@ -261,14 +263,6 @@ def _with_model(
             changes["optimizer"] = recipe.optimizer.model_copy(update={"lr": lr})
         changes["training"] = recipe.training.model_copy(update={"epochs": finetune, "max_steps": None})
     return replace(loaded, recipe=recipe.model_copy(update=changes), model=model, graph=graph, document=None)
-
-
-def _taught_by(source: RunFolder, loaded: LoadedRecipe) -> LoadedRecipe:
-    """Let the model of a run teach."""
-    teacher = str(source.path.resolve())
-    given = loaded.recipe.distillation or DistillationSpec(teacher=teacher)
-    spec = given.model_copy(update={"teacher": teacher})
-    return replace(loaded, recipe=loaded.recipe.model_copy(update={"distillation": spec}))
 
 
 @dataclass(frozen=True)
