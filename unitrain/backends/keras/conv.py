@@ -45,6 +45,9 @@ def _convolve(
     if kind in SPARSE and prod(layer.kernel_size) == 1 and not refused and prod(layer.strides) > 1:
         kind = SPARSE[kind]
     named = padding in ("valid", "same") or (padding == "causal" and kind is keras.layers.Conv1D)
+    if layer.axes == 3 and _steps_over(layer):
+        # TensorFlow 2.21's oneDNN begins such windows of "same" too late: what is left out stands at both ends there.
+        named = padding == "valid"
     if refused or not named:
         amounts = layer.pads(context.node.input_shapes[0])
         if any(map(any, amounts)):
@@ -72,22 +75,35 @@ def _unequal(layer: Any) -> bool:
     return len(set(layer.strides)) > 1
 
 
+def _steps_over(layer: Any) -> bool:
+    return any(stride > size for stride, size in zip(layer.strides, layer.kernel_size, strict=True))
+
+
+def _alone(channels: int, positions: int, stride: int) -> bool:
+    """Tell whether windows of one channel have one position in a row and strides along it.
+
+    With these TensorFlow 2.21's oneDNN reads beyond what it is given, and the results are whatever lies there.
+    """
+    return channels == 1 and positions == 1 and stride > 1
+
+
 @implements(Conv1d, Conv2d, Conv3d)
 def conv(layer: Conv1d | Conv2d | Conv3d, context: Context, x: KerasTensor) -> KerasTensor:
     """Same kernel layout as the canonical one, groups included."""
-    plain = layer.groups == 1
+    plain, channels = layer.groups == 1, context.node.input_shapes[0][-1]
     kinds = (
         (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
         if plain
         else (GroupedConv1D, GroupedConv2D, GroupedConv3D)
     )
+    alone = _alone(channels // layer.groups, context.node.output_shape[-2], layer.strides[-1])
     return _convolve(
         layer,
         context,
         x,
         kinds[layer.axes - 1],
         {"kernel": "kernel", "bias": "bias"},
-        _strided_and_dilated(layer),
+        alone or _strided_and_dilated(layer),
         filters=layer.filters,
         groups=layer.groups,
     )
@@ -278,7 +294,11 @@ def conv_transpose(layer: ConvTranspose1d | ConvTranspose2d, context: Context, x
     kind: Any = keras.layers.Conv1DTranspose if axes == 1 else keras.layers.Conv2DTranspose
     if prod(layer.kernel_size) == 1 and prod(layer.strides) > 1:
         kind = SPARSE[kind]
-    return context.apply(
+    # The gradient by its input is a plain convolution, of as many channels as there are filters.
+    alone = axes == 2 and _alone(layer.filters, context.node.input_shapes[0][-2], layer.strides[-1])
+    if alone:
+        x = zero_padding(context, x, ((0, 0), (0, 1)), part="padding")
+    y = context.apply(
         kind,
         x,
         weights={"kernel": "kernel", "bias": "bias"},
@@ -291,3 +311,5 @@ def conv_transpose(layer: ConvTranspose1d | ConvTranspose2d, context: Context, x
         data_format="channels_last",
         use_bias=layer.use_bias,
     )
+    beyond = ((0, 0), (0, layer.strides[-1]))
+    return context.apply(keras.layers.Cropping2D, y, part="cropping", cropping=beyond) if alone else y

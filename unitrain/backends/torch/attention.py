@@ -11,7 +11,7 @@ from torch.nn import functional
 from unitrain.backends.contract import Settings
 from unitrain.backends.tables import alibi_bias, causal_mask, rotary_angles
 from unitrain.backends.torch.dense import LINEAR
-from unitrain.backends.torch.dropout import make_dropout
+from unitrain.backends.torch.dropout import make_dropout, shared_dropout
 from unitrain.backends.torch.registry import Made, Slot, implements
 from unitrain.graph.node import Node
 from unitrain.spec.layers.attention import Attention
@@ -59,6 +59,11 @@ class MultiHeadAttention(torch.nn.Module):
         keys = layer.sides(shapes).get("key_value", shapes)[0][0]
         causal = torch.from_numpy(causal_mask(length, keys)) if layer.causal else None
         self.register_buffer("causal", causal, persistent=False)
+
+    def share(self, layer: Attention, node: Node, settings: Settings) -> None:
+        """Be the module of another node too."""
+        if self.dropout is not None:
+            self.dropout = shared_dropout(self.dropout, layer.dropout, node, settings)
 
     def forward(self, x: torch.Tensor, *sides: torch.Tensor) -> torch.Tensor:
         """Attend; ``sides`` are what gives keys and values, and the mask, as far as the layer has them."""

@@ -73,6 +73,10 @@ class ChannelsLastConv2d(torch.nn.Conv2d):
         # Windows of one element that stand apart read some elements and skip the others. They are chosen first: for
         # a few channels in channels-last order torch 2.13's backward pass on the CPU writes beyond its memory.
         self.skips = layer.kernel_size == (1, 1) and max(layer.strides) > 1
+        # Where windows of one channel have one position in a row, and a stride along it, torch's oneDNN reads beyond
+        # what it is given. They need no stride there.
+        span = layer.dilation[1] * (layer.kernel_size[1] - 1) + 1
+        self.alone = (span, span + layer.strides[1]) if channels == groups and layer.strides[1] > 1 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve ``[batch, height, width, channel]``."""
@@ -85,6 +89,9 @@ class ChannelsLastConv2d(torch.nn.Conv2d):
             # orders is ten times slower.
             first = channels_first(channels_last(first)[:, :: stride[0], :: stride[1]])
             stride = (1, 1)
+        if self.alone is not None and not self.skips and first.shape[-1] + 2 * inside[1] < self.alone[1]:
+            first = functional.pad(first, (inside[1], inside[1]))[..., : self.alone[0]]
+            inside, stride = (inside[0], 0), (stride[0], 1)
         return channels_last(
             functional.conv2d(first, self.weight, self.bias, stride, inside, self.dilation, self.groups)
         )
@@ -218,7 +225,10 @@ def _spread(
     """
     missing = [max(-excess, 0) for excess in module.excess]
     bias = None if any(missing) else module.bias
-    y = _cut(convolve(x, module.weight, bias, module.stride, module.padding), [max(n, 0) for n in module.excess])
+    # A row of one position needs no stride: with one the gradient by it reads beyond what it is given, as in
+    # `ChannelsLastConv2d`.
+    stride = (*module.stride[:-1], 1) if x.shape[-1] == 1 else module.stride
+    y = _cut(convolve(x, module.weight, bias, stride, module.padding), [max(n, 0) for n in module.excess])
     if any(missing):
         y = functional.pad(y, [amount for after in reversed(missing) for amount in (0, after)])
         if module.bias is not None:

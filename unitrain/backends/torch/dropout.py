@@ -95,6 +95,21 @@ class CounterDropout(torch.nn.Dropout):
         return self._masks[ahead]
 
 
+class DropoutsInTurn(torch.nn.ModuleList):
+    """The dropouts of the nodes that share a layer: each has its own masks, and each call of a pass is the next node's.
+
+    A program sets ``turn`` to 0 before each pass.
+    """
+
+    turn = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop elements of ``x`` in training mode."""
+        dropped: torch.Tensor = self[self.turn](x)
+        self.turn = (self.turn + 1) % len(self)
+        return dropped
+
+
 class WholeDropout(torch.nn.Dropout):
     """``nn.Dropout`` that drops or keeps a sample as one."""
 
@@ -121,3 +136,11 @@ def make_dropout(rate: float, node: Node, settings: Settings, *, whole: bool = F
     if settings.deterministic:
         return CounterDropout(rate, mask_key(settings.seed, "dropout", node.name), whole=whole)
     return WholeDropout(rate) if whole else torch.nn.Dropout(rate)
+
+
+def shared_dropout(first: torch.nn.Module, rate: float, node: Node, settings: Settings) -> torch.nn.Module:
+    """Return the dropout of a layer that ``node`` shares too, given that of the nodes before it."""
+    if not settings.deterministic:
+        return first
+    known = [*first] if isinstance(first, DropoutsInTurn) else [first]
+    return DropoutsInTurn([*known, make_dropout(rate, node, settings)])

@@ -10,8 +10,6 @@ import torch
 
 from unitrain.backends.contract import Arrays, Settings
 from unitrain.backends.precision import MIXED
-
-# Imported for what they register: each fills its row of the table.
 from unitrain.backends.torch import (  # noqa: F401
     activation,
     arithmetic,
@@ -36,6 +34,9 @@ from unitrain.backends.torch import (  # noqa: F401
     tabular,
     vision,
 )
+
+# Imported for what they register: each fills its row of the table.
+from unitrain.backends.torch.attention import MultiHeadAttention
 from unitrain.backends.torch.mixed import Lowering, raised
 from unitrain.backends.torch.quantize import with_quantized_kernels
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
@@ -44,7 +45,7 @@ from unitrain.backends.torch.transfer import copied
 from unitrain.graph.graph import Graph
 from unitrain.graph.node import Node
 from unitrain.spec.errors import InputError
-from unitrain.spec.layers import LAYER_TYPES
+from unitrain.spec.layers import LAYER_TYPES, Attention
 
 
 def implemented_types() -> frozenset[str]:
@@ -89,6 +90,9 @@ class GraphModule(torch.nn.Module):
         path = self._path(node.owner)
         own = [name for local, name in node.parameters.items() if local not in node.layer.ties]
         if own and all(name in self._places for name in own):
+            module = self.get_submodule(path)
+            if isinstance(node.layer, Attention) and isinstance(module, MultiHeadAttention):
+                module.share(node.layer, node, settings)
             return path
         made = IMPLEMENTATIONS[type(node.layer)](node.layer, node, settings)
         made = with_quantized_kernels(made, node.layer.parameters(*node.input_shapes))

@@ -17,7 +17,7 @@ from unitrain.backends.indices import check_indices
 from unitrain.backends.precision import host_dtype
 from unitrain.backends.rule import TrainingRule
 from unitrain.backends.torch.candidates import COMPILED, ONE_THREAD, RECORDED, compiled
-from unitrain.backends.torch.dropout import CounterDropout
+from unitrain.backends.torch.dropout import CounterDropout, DropoutsInTurn
 from unitrain.backends.torch.loss_scale import all_finite, unscaled
 from unitrain.backends.torch.module import GraphModule
 from unitrain.backends.torch.namespace import NAMESPACE
@@ -71,6 +71,7 @@ class TorchProgram:
         # On the CPU reading a number costs nothing; elsewhere a block of steps must not wait for one.
         self._reads = self._device.type == "cpu"
         self._dropouts = [module for module in self.model.modules() if isinstance(module, CounterDropout)]
+        self._turns = [module for module in self.model.modules() if isinstance(module, DropoutsInTurn)]
         # torch's own dropout draws from the device's generator, which is seeded for each step.
         self._draws = any(
             isinstance(module, torch.nn.Dropout) and not isinstance(module, CounterDropout)
@@ -326,6 +327,8 @@ class TorchProgram:
     ) -> tuple[Tensors, Moved]:
         for dropout in self._dropouts:
             dropout.step = step
+        for turns in self._turns:
+            turns.turn = 0
         for norm in self._norms:
             norm.pending = []
         try:
