@@ -29,7 +29,7 @@ def evaluate(
 
     Examples:
 
-      unitrain evaluate runs/digits-cnn-numpy-20260101-120000
+      unitrain evaluate runs/digits-cnn
 
       unitrain evaluate runs/churn --data new-customers.csv --backend torch
     """

@@ -54,7 +54,7 @@ def fit(
 
       unitrain fit recipes/digits-cnn.yaml --profile
 
-      unitrain fit --resume runs/digits-cnn-numpy-20260101-120000
+      unitrain fit --resume runs/digits-cnn
     """
     if (recipe is None) == (resume is None):
         raise InputError(

@@ -52,13 +52,13 @@ def prune(
 
     Examples:
 
-      unitrain prune runs/digits-cnn-numpy-20260101-120000 --structured 0.5 --finetune 5
+      unitrain prune runs/digits-cnn --structured 0.5 --finetune 5
 
-      unitrain prune runs/digits-cnn-numpy-20260101-120000 --structured 0.5 --finetune 5 --distill
+      unitrain prune runs/digits-cnn --structured 0.5 --finetune 5 --distill
 
-      unitrain prune runs/digits-cnn-numpy-20260101-120000 --pattern 2:4 --finetune 5 --backend torch
+      unitrain prune runs/digits-cnn --pattern 2:4 --finetune 5 --backend torch
 
-      unitrain prune runs/digits-cnn-numpy-20260101-120000 --sparsity 0.8 --global
+      unitrain prune runs/digits-cnn --sparsity 0.8 --global
     """
     from unitrain.cli.progress import make_display
     from unitrain.train.prune import PruneOptions, prune_run

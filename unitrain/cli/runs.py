@@ -35,9 +35,9 @@ def runs(
 
       unitrain runs
 
-      unitrain runs compare runs/digits-cnn-numpy-20260101-120000 runs/digits-cnn-torch-20260101-130000
+      unitrain runs compare runs/digits-cnn runs/digits-torch
 
-      unitrain runs clean runs/digits-cnn-numpy-20260101-120000
+      unitrain runs clean runs/digits-cnn
     """
     action, *names = words or ["list"]
     if action not in ACTIONS:

@@ -205,8 +205,9 @@ def starting_weights(loaded: LoadedRecipe) -> dict[str, npt.NDArray[Any]]:
         return load_weights(RunFolder.open(path).weights if path.is_dir() else path, loaded.graph, ranges)
     except InputError as error:
         problem = error.problems[0]
+        place = None if path.exists() else f"looked for {path}: a relative path counts from the recipe's folder"
         raise loaded.locate(
-            InputError(problem.message, field=("initial_weights",), found=given, hint=problem.hint)
+            InputError(problem.message, field=("initial_weights",), found=given, hint=problem.hint or place)
         ) from None
 
 
