@@ -34,6 +34,7 @@ from unitrain.verify.kinks import count_flips
 from unitrain.verify.rounding import scaled_gradients
 from unitrain.verify.rounding_flips import echoes_of_rounding
 from unitrain.verify.runner import Array, Cast, Runner
+from unitrain.verify.sign_flips import echoes_of_signs, takes_signs
 from unitrain.verify.subject import Subject
 from unitrain.verify.trajectory import Trajectories
 from unitrain.verify.transfer import transfer
@@ -197,7 +198,15 @@ class Session:
             findings = self._judged(runner, wanted, found, right, others)
             if isinstance(experiment, WholeModel) and not self._at_fault(runner):
                 findings = echoes_of_rounding(self.subject, findings, found, right)
+            if isinstance(experiment, Steps) and self._may_turn(experiment) and not self._at_fault(runner):
+                pairs = zip(self.cast.yardsticks, others, strict=True)
+                moved = [(one, tensors) for one, tensors in pairs if one.moved]
+                findings = echoes_of_signs(self.subject, experiment, moved, findings, found, right)
             self.report.findings += self._excused(runner, experiment, findings)
+
+    def _may_turn(self, steps: Steps) -> bool:
+        """Tell whether updates of the whole model go by signs, which rounding may turn."""
+        return takes_signs(self.subject.optimizer) and not steps.isolated and not steps.part
 
     def _judged(
         self, runner: Runner, wanted: Collection[TensorName], found: Tensors, right: Tensors, others: list[Tensors]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,15 @@ import numpy.typing as npt
 
 from unitrain.backends.contract import Program
 from unitrain.spec.optimizers import Lion, Optimizer
+from unitrain.verify.experiments import Steps
+from unitrain.verify.findings import Finding, TensorName
+from unitrain.verify.runner import Runner
+from unitrain.verify.subject import Subject
 from unitrain.verify.verdict import bound_for
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
+Tensors = Mapping[TensorName, Array]
 
 
 def takes_signs(spec: Optimizer) -> bool:
@@ -63,6 +69,52 @@ def sign_flips(right: Arrays, moved: Sequence[Arrays], ours: Arrays, theirs: Arr
             return {}
         found[name] = int(flipped.sum())
     return found
+
+
+def echoes_of_signs(
+    subject: Subject,
+    steps: Steps,
+    moved: Sequence[tuple[Runner, Tensors]],
+    findings: Sequence[Finding],
+    theirs: Tensors,
+    ours: Tensors,
+) -> list[Finding]:
+    """Excuse how weights change in an update where an element went the other way because of rounding.
+
+    Parameters
+    ----------
+    steps
+        The updates, of the whole model.
+    moved
+        Who ran from moved numbers, and what they have computed.
+    findings, theirs
+        Verdicts on a backend, and what it has computed.
+    ours
+        What the reference has computed.
+    """
+    named = {name.tensor: name for name in ours}
+    excused: dict[str, str] = {}
+    for number, state in enumerate(steps.states, start=1):
+        places = {name: named[f"momentum of {name}, update {number}"] for name in state.slots["momentum"]}
+        changes = {name: named[f"change of {name}, update {number}"] for name in places}
+        if not all(place in theirs for place in changes.values()):
+            continue
+        right = directions(subject.optimizer, state.slots["momentum"], _of(ours, places))
+        others = [
+            directions(subject.optimizer, runner.given(state.slots["momentum"], f"momentum {number}"), _of(run, places))
+            for runner, run in moved
+        ]
+        length = float(subject.rates(0, number)[-1])
+        for name in sign_flips(right, others, _of(ours, changes), _of(theirs, changes), length):
+            excused[changes[name].tensor] = f"flip in the sign of {name}"
+    return [
+        replace(item, excuse=excused[item.name.tensor]) if item.failed and item.name.tensor in excused else item
+        for item in findings
+    ]
+
+
+def _of(tensors: Tensors, places: Mapping[str, TensorName]) -> dict[str, Array]:
+    return {name: tensors[place].astype(np.float64) for name, place in places.items()}
 
 
 def momentum(program: Program) -> dict[str, Array]:
