@@ -18,7 +18,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ import numpy as np
 from survival import inside, sources
 
 from unitrain.cli.main import main as unitrain
+from unitrain.folders import remove_folder
 from unitrain.spec.errors import InputError
 from unitrain.train.fit import fit
 
@@ -429,8 +429,7 @@ def cases(kind: Kind, count: int, seed: int, place: Path) -> Iterator[tuple[int,
             (folder / kind.file).write_bytes(change(content, generator, kind.text))
         found = trouble(kind, folder)
         if found is None:
-            # However deep: the library's own way calls itself for each folder.
-            subprocess.run(["rm", "-rf", folder.parent], check=True)
+            remove_folder(folder.parent)
         else:
             yield number, found
 

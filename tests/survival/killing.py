@@ -1,8 +1,9 @@
 """Kills runs, real processes with a real SIGKILL, at random instants or at every write, and lets them go on.
 
-As a program: ``killing.py FOLDER --kills N --seed N --backend NAME``, or ``--writes`` for every write once. It forks,
-so it runs in a process of its own that has imported what a run needs and started no thread. TensorFlow does not live
-through that: its runs are processes from the start, and are killed from when they have begun to train.
+As a program: ``killing.py FOLDER --kills N --seed N --backend NAME``, or ``--writes`` for every write once, with
+``--every`` for some of them. How far it is, it tells on standard error. It forks, so it runs in a process of its own
+that has imported what a run needs and started no thread. TensorFlow does not live through that: its runs are processes
+from the start, and are killed from when they have begun to train.
 """
 
 from __future__ import annotations
@@ -110,19 +111,25 @@ class Survival:
                 killed += 1
                 code, _ = self.within(run, generator.random())
             self.check(run, code, f"run {runs}, seed {seed}")
+            _tell(f"{killed} of {kills} kills")
         return f"{killed} kills at random instants in {runs} runs"
 
-    def at_writes(self, most: int | None) -> str:
-        """Kill before each call that writes, syncs, renames or removes, the first, the second ..., then go on."""
-        number = 0
-        while most is None or number < most:
+    def at_writes(self, most: int | None, every: int = 1) -> str:
+        """Kill before each call that writes, syncs, renames or removes, or each ``every``-th; then go on."""
+        number = killed = 0
+        while most is None or killed < most:
             run = self.folder / f"write-{number}"
             code = self.wait(self.start(run, lambda count=number: _die_before(count)))
             if code != -signal.SIGKILL:
                 break
             self.check(run, self.wait(self.start(run)), f"killed before write {number}")
-            number += 1
-        return f"killed before each of {number} writes"
+            number, killed = number + every, killed + 1
+            _tell(f"killed before write {number - every}")
+        return f"killed before each of {number} writes" if every == 1 else f"killed before {killed} of {number} writes"
+
+
+def _tell(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def _die_before(number: int) -> None:
@@ -155,6 +162,7 @@ def main() -> None:
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--writes", type=int, default=0, help="so many writes; -1 for all")
+    parser.add_argument("--every", type=int, default=1, help="of so many writes, one")
     chosen = parser.parse_args()
     # A run without the extra for reports writes none, which would take most of its time.
     sys.modules["jinja2"] = None  # type: ignore[assignment]  # as Python marks what cannot be imported
@@ -169,7 +177,7 @@ def main() -> None:
     if chosen.kills:
         print(survival.at_random(chosen.kills, chosen.seed))
     if chosen.writes:
-        print(survival.at_writes(None if chosen.writes < 0 else chosen.writes))
+        print(survival.at_writes(None if chosen.writes < 0 else chosen.writes, chosen.every))
 
 
 if __name__ == "__main__":
