@@ -20,6 +20,7 @@ from unitrain.backends.contract import Arrays, Precision, Settings
 from unitrain.folders import size_of
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
+from unitrain.spec.layers import FakeQuantize
 from unitrain.verify.export_files import SUFFIXES, Target, check_place, put, temporary
 from unitrain.verify.runner import Cast
 from unitrain.verify.verdict import Verdict, judge
@@ -102,6 +103,12 @@ class Written:
     load: Callable[[], Run]
     notes: tuple[str, ...] = field(default=())
 
+
+# Of a model in floats that rounds to levels.
+_ROUNDS = (
+    "computes in floats, as in training, where session.disable_quant_qdq is 1; onnxruntime otherwise makes integers of "
+    "it, which --int8 writes and compares"
+)
 
 Check = Callable[[Run], dict[str, Verdict]]
 Writer = Callable[[Path], Written]
@@ -214,7 +221,8 @@ def _write_onnx(graph: Graph, weights: Arrays, path: Path, options: Options) -> 
         # Keras sorts what it gives by name.
         order = sorted(outputs) if options.exporter == "keras" else outputs
         onnx.put_in_order(path, graph, order, opset)
-    return Written(lambda: onnx.load_onnx(path, outputs))
+    rounds = any(isinstance(node.layer, FakeQuantize) for node in graph.nodes)
+    return Written(lambda: onnx.load_onnx(path, outputs), (_ROUNDS,) if rounds else ())
 
 
 def _write_safetensors(graph: Graph, weights: Arrays, path: Path, options: Options) -> Written:

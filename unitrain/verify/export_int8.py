@@ -95,7 +95,7 @@ def export_int8(
     with temporary(path, ".onnx") as place:
         try:
             write_int8(graph, weights, place, opset=opset or DEFAULT_OPSET)
-            run = load_onnx(place, list(graph.outputs))
+            run = load_onnx(place, list(graph.outputs), integers=True)
             parts = [
                 run({name: array[start : start + BATCH] for name, array in typed.items()})
                 for start in range(0, samples, BATCH)

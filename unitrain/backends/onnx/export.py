@@ -15,7 +15,7 @@ from onnx import ModelProto, checker
 from unitrain.backends.contract import Arrays, Precision
 from unitrain.backends.onnx.model import DEFAULT_OPSET, emit
 from unitrain.backends.onnx.preprocessing import Preprocessing
-from unitrain.backends.onnx.program import _threads
+from unitrain.backends.onnx.program import FLOATS, _threads
 from unitrain.backends.onnx.surroundings import with_preprocessing
 from unitrain.graph.graph import Graph
 from unitrain.spec.errors import InputError
@@ -83,8 +83,10 @@ def put_in_order(path: Path, graph: Graph, outputs: Sequence[str], opset: int) -
     beside.unlink(missing_ok=True)
 
 
-def load_onnx(path: Path, outputs: Sequence[str]) -> Callable[[Arrays], dict[str, Array]]:
+def load_onnx(path: Path, outputs: Sequence[str], *, integers: bool = False) -> Callable[[Arrays], dict[str, Array]]:
     """Load a file into onnxruntime; return a function of one batch: inputs by name to the named outputs.
+
+    With ``integers`` onnxruntime computes in them where the file rounds to their levels.
 
     Raises
     ------
@@ -94,6 +96,8 @@ def load_onnx(path: Path, outputs: Sequence[str]) -> Callable[[Arrays], dict[str
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.log_severity_level = 3
+    if not integers:
+        options.add_session_config_entry(*FLOATS)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own kinds of error have no common class
