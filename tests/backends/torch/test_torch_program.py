@@ -374,7 +374,7 @@ def test_pooling_before_relu_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     def trained() -> tuple[list[str], list[Array]]:
         program: Any = BACKEND.compile(net, initialize(net, 1), Settings(seed=4), rule)
         program.run_steps(program.place(samples), plan)
-        return list(program._paths.values()), [program.predict(samples.inputs)["y"], *program.weights().values()]
+        return [step.path for step in program._way], [program.predict(samples.inputs)["y"], *program.weights().values()]
 
     paths, fast = trained()
     monkeypatch.setattr("unitrain.backends.torch.program.pool_first", lambda graph: graph)

@@ -65,36 +65,41 @@ class ChannelsLastConv1d(torch.nn.Conv1d):
 class ChannelsLastConv2d(torch.nn.Conv2d):
     """``nn.Conv2d`` over ``[batch, height, width, channel]``."""
 
+    rectifies = takes_first = True
+
     def __init__(self, layer: _Window2d, channels: int, filters: int, groups: int, bias: bool) -> None:
         super().__init__(
             channels, filters, layer.kernel_size, layer.strides, 0, layer.dilation, groups=groups, bias=bias
         )
         self.layer = layer
         # Windows of one element that stand apart read some elements and skip the others. They are chosen first: for
-        # a few channels in channels-last order torch 2.13's backward pass on the CPU writes beyond its memory.
-        self.skips = layer.kernel_size == (1, 1) and max(layer.strides) > 1
+        # a few channels in channels-last order torch 2.13's backward pass on the CPU writes beyond its memory. It
+        # writes vectors of 16 numbers, which whole ones fill.
+        whole = channels % 16 == 0 and filters % 16 == 0
+        self.skips = layer.kernel_size == (1, 1) and max(layer.strides) > 1 and not whole
         # Where windows of one channel have one position in a row, and a stride along it, torch's oneDNN reads beyond
         # what it is given. They need no stride there.
         span = layer.dilation[1] * (layer.kernel_size[1] - 1) + 1
         self.alone = (span, span + layer.strides[1]) if channels == groups and layer.strides[1] > 1 else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve ``[batch, height, width, channel]``."""
-        first, pads = channels_first(x), pads_of(self.layer, x)
+    def forward(self, x: torch.Tensor, *, rectify: bool = False, first: bool = False) -> torch.Tensor:
+        """Convolve ``[batch, height, width, channel]``; for ``rectify`` and ``first`` see `way.Step`."""
+        x = x if first else channels_first(x)
+        pads = self.layer.pads((x.shape[2], x.shape[3], x.shape[1]))
         inside, stride = symmetric(pads), self.stride
         if inside is None or self.skips:
-            first, inside = padded(first, pads), (0, 0)
+            x, inside = padded(x, pads), (0, 0)
         if self.skips:
             # In the order in which it lies: the gradient comes in the order of what was cut, and arithmetic on two
             # orders is ten times slower.
-            first = channels_first(channels_last(first)[:, :: stride[0], :: stride[1]])
+            x = channels_first(channels_last(x)[:, :: stride[0], :: stride[1]])
             stride = (1, 1)
-        if self.alone is not None and not self.skips and first.shape[-1] + 2 * inside[1] < self.alone[1]:
-            first = functional.pad(first, (inside[1], inside[1]))[..., : self.alone[0]]
+        if self.alone is not None and not self.skips and x.shape[-1] + 2 * inside[1] < self.alone[1]:
+            x = functional.pad(x, (inside[1], inside[1]))[..., : self.alone[0]]
             inside, stride = (inside[0], 0), (stride[0], 1)
-        return channels_last(
-            functional.conv2d(first, self.weight, self.bias, stride, inside, self.dilation, self.groups)
-        )
+        y = functional.conv2d(x, self.weight, self.bias, stride, inside, self.dilation, self.groups)
+        y = y.relu_() if rectify else y
+        return y if first else channels_last(y)
 
     def extra_repr(self) -> str:
         """Show the spec's padding, which the module's own field cannot always hold."""

@@ -14,11 +14,15 @@ from unitrain.spec.layers.merge import Add, Concatenate, Divide, Multiply, Subtr
 class Sum(torch.nn.Module):
     """Adds its inputs from left to right."""
 
-    def forward(self, first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        """Add ``[batch, ...]`` tensors; axes of size 1 stretch."""
+    rectifies = takes_first = True
+
+    def forward(
+        self, x: torch.Tensor, *others: torch.Tensor, rectify: bool = False, first: bool = False
+    ) -> torch.Tensor:
+        """Add ``[batch, ...]`` tensors; axes of size 1 stretch. For ``rectify`` and ``first`` see `way.Step`."""
         for other in others:
-            first = first + other
-        return first
+            x = x + other
+        return x if not rectify else x.relu_() if others else x.relu()
 
 
 class Product(torch.nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,10 +43,12 @@ from unitrain.backends.torch.quantize import with_quantized_kernels
 from unitrain.backends.torch.registry import IMPLEMENTATIONS, Slot
 from unitrain.backends.torch.runtime import differentiable, dtype_of
 from unitrain.backends.torch.transfer import copied
+from unitrain.backends.torch.way import Way, way_through
 from unitrain.graph.graph import Graph
 from unitrain.graph.node import Node
 from unitrain.spec.errors import InputError
 from unitrain.spec.layers import LAYER_TYPES, Attention
+from unitrain.spec.layers.activation import Relu
 
 
 def implemented_types() -> frozenset[str]:
@@ -73,13 +76,14 @@ class GraphModule(torch.nn.Module):
         # Canonical name to where it is: the path of its module, and the slot in it.
         self._places: dict[str, tuple[str, Slot]] = {}
         self._paths: dict[str, str] = {}
-        self._last_reader = {name: node.name for node in graph.nodes for name in node.inputs}
+        self._way: Way = ()
         self._taken: frozenset[str] = frozenset()
         self._taken = frozenset(name.rstrip("_") for name in dir(self))
         # torch's modules draw initial values, which are replaced: its generator is left where it was.
         with torch.random.fork_rng(devices=[]):
             for node in graph.nodes:
                 self._paths[node.name] = self._add(node, settings)
+        self._way = way_through(graph, self._paths)
         self.to(device=settings.device, dtype=dtype_of(settings))
         half = MIXED.get(settings.precision)
         self._lowering = Lowering(self, getattr(torch, half)) if half else None
@@ -167,40 +171,69 @@ class GraphModule(torch.nn.Module):
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def run(
-        self, inputs: Mapping[str, torch.Tensor], *, keep: bool = False, paths: Mapping[str, str] | None = None
+        self, inputs: Mapping[str, torch.Tensor], *, keep: bool = False, way: Way | None = None
     ) -> dict[str, torch.Tensor]:
         """Compute every node; return all values with ``keep``, else those of the outputs at least.
 
-        ``paths`` has the nodes computed by other modules than their own, see `exchanged`.
+        With a ``way`` the outputs are the same, bit for bit, and some other values are not.
         """
+        way = way or self._way
         if self._lowering is None:
-            return self._run(inputs, keep, paths or self._paths)
+            return self._run(inputs, keep, way)
         with self._lowering.parameters():
             lowered = {name: self._lowering.lowered(tensor) for name, tensor in inputs.items()}
-            return raised(self._run(lowered, keep, paths or self._paths))
+            return raised(self._run(lowered, keep, way))
 
-    def _run(self, inputs: Mapping[str, torch.Tensor], keep: bool, paths: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    def _run(self, inputs: Mapping[str, torch.Tensor], keep: bool, way: Way) -> dict[str, torch.Tensor]:
         values = dict(inputs)
-        kept = {*self.graph.outputs.values()}
-        for node in self.graph.nodes:
-            module = _inside(self, paths[node.name])
-            found = module(*(values[name] for name in node.inputs))
+        for step in way:
+            given = [values[name] if turn is None else turn(values[name]) for name, turn in step.inputs]
+            if step.path is None:
+                (found,) = given
+            else:
+                found = _inside(self, step.path)(*given, **step.options)
             # Norms and embeddings compute in float32.
-            values[node.name] = found if self._lowering is None else self._lowering.lowered(found)
+            values[step.name] = found if self._lowering is None else self._lowering.lowered(found)
             if not keep:
-                for name in {*node.inputs} - kept:
-                    if self._last_reader[name] == node.name:
-                        del values[name]
+                for name in step.last_read:
+                    del values[name]
         return values
 
-    def exchanged(self, graph: Graph) -> dict[str, str]:
-        """Return where the module of each node's layer is, for a ``graph`` in which nodes have exchanged layers."""
+    def way_of(self, graph: Graph) -> Way:
+        """Return the way through a ``graph`` in which nodes have exchanged layers.
+
+        ReLU is taken in place where it may be: its input has no other reader, and comes from a module that knows how.
+        That saves a tensor of the size of its input, which a larger net must bring from memory. Between modules that
+        compute channels first, images stay so: each view, and its gradient's, is a call.
+        """
         of_layer = {id(node.layer): self._paths[node.name] for node in self.graph.nodes}
         own = {node.name: node.layer for node in self.graph.nodes}
-        return {
+        paths = {
             node.name: self._paths[node.name] if node.layer is own[node.name] else of_layer[id(node.layer)]
             for node in graph.nodes
         }
+        if self._lowering is not None:
+            return way_through(self.graph, paths)
+        modules = {name: self.get_submodule(path) for name, path in paths.items()}
+        readers = Counter(name for node in graph.nodes for name in node.inputs)
+        readers.update(graph.outputs.values())
+        rectified = {
+            node.name: node.inputs[0]
+            for node in graph.nodes
+            if isinstance(node.layer, Relu)
+            and readers[node.inputs[0]] == 1
+            and getattr(modules.get(node.inputs[0]), "rectifies", False)
+        }
+        first = {
+            node.name
+            for node in graph.nodes
+            if getattr(modules[node.name], "takes_first", False)
+            and len(node.output_shape) == 3
+            # Of what is joined axes of size 1 may stretch, from the last one.
+            and (len(node.inputs) == 1 or {*node.input_shapes} == {node.output_shape})
+            and node.name not in graph.outputs.values()
+        }
+        return way_through(self.graph, paths, rectified, first)
 
     def _named(self, inputs: tuple[torch.Tensor | Mapping[str, torch.Tensor], ...]) -> dict[str, torch.Tensor]:
         names = list(self.graph.inputs)

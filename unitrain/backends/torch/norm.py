@@ -22,30 +22,32 @@ class ChannelsLastBatchNorm(TracksStatistics, _BatchNorm):
     As in torch ``momentum`` is the fraction of the *new* value; unlike torch's the running variance is the biased one.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise ``[batch, ..., channel]``."""
+    rectifies = takes_first = True
+
+    def forward(self, x: torch.Tensor, *, rectify: bool = False, first: bool = False) -> torch.Tensor:
+        """Normalise ``[batch, ..., channel]``; for ``rectify`` and ``first`` see `way.Step`."""
+        x = x if first else channels_first(x)
         if self.training:
-            return self._train(x)
-        y: torch.Tensor = functional.batch_norm(
-            channels_first(x), self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
-        return channels_last(y)
+            y = self._train(x)
+        else:
+            y = functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        y = y.relu_() if rectify else y
+        return y if first else channels_last(y)
 
     def _train(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise ``[batch, channel, ...]`` by the statistics of the batch."""
         mean, variance = torch.zeros_like(self._statistic("mean")), torch.zeros_like(self._statistic("var"))
-        count = x.numel() // x.shape[-1]
+        count = x.numel() // x.shape[1]
         y: torch.Tensor
         if count == 1:
             # torch refuses a single value; the meaning is clear: it is its own mean, its variance is 0.
             mean.copy_(x.detach().flatten())
-            y = (x - x) * self.eps**-0.5
+            y = channels_last((x - x) * self.eps**-0.5)
             y = y if self.weight is None else y * self.weight
-            y = y if self.bias is None else y + self.bias
+            y = channels_first(y if self.bias is None else y + self.bias)
         else:
             # With momentum 1 these receive the batch's own mean and unbiased variance.
-            y = channels_last(
-                functional.batch_norm(channels_first(x), mean, variance, self.weight, self.bias, True, 1.0, self.eps)
-            )
+            y = functional.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
             variance = variance * ((count - 1) / count)
         self.found(mean, variance)
         return y

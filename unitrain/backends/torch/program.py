@@ -33,6 +33,7 @@ from unitrain.backends.torch.runtime import (
 from unitrain.backends.torch.statistics import TracksStatistics
 from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
 from unitrain.backends.torch.update import Updates
+from unitrain.backends.torch.way import Way
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.pool_first import pool_first
 from unitrain.weights.random import mask_key
@@ -59,7 +60,7 @@ class TorchProgram:
             for parameter in self.model.parameters():
                 if parameter.ndim == 4:  # volumes have an order of their own, which gains nothing here
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self._paths = self.model.exchanged(pool_first(graph))
+        self._way = self.model.way_of(pool_first(graph))
         self._device = torch.device(settings.device)
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -314,16 +315,16 @@ class TorchProgram:
         """Run the module in its current mode; return outputs by name, and statistics not taken over yet."""
         if self._compiled is not None and self.model.training:
             return self._compiled(inputs), []
-        values, moved = self._run(inputs, step, paths=self._paths)
+        values, moved = self._run(inputs, step, way=self._way)
         return {output: values[name] for output, name in self.graph.outputs.items()}, moved
 
     def _outputs(self, inputs: Tensors) -> Tensors:
         """Compute the outputs of a model that nothing else enters: neither the step nor statistics."""
-        values = self.model.run(inputs, paths=self._paths)
+        values = self.model.run(inputs, way=self._way)
         return {output: values[name] for output, name in self.graph.outputs.items()}
 
     def _run(
-        self, inputs: Tensors, step: int | torch.Tensor, *, keep: bool = False, paths: Mapping[str, str] | None = None
+        self, inputs: Tensors, step: int | torch.Tensor, *, keep: bool = False, way: Way | None = None
     ) -> tuple[Tensors, Moved]:
         for dropout in self._dropouts:
             dropout.step = step
@@ -336,7 +337,7 @@ class TorchProgram:
                 # What is recorded is seeded when it is replayed.
                 if self._draws and self.model.training and isinstance(step, int):
                     stack.enter_context(self._seeded(step))
-                values = self.model.run(inputs, keep=keep, paths=paths)
+                values = self.model.run(inputs, keep=keep, way=way)
             moved = [(norm, *pair) for norm in self._norms for pair in norm.pending or []]
         finally:
             for norm in self._norms:
