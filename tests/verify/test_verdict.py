@@ -197,3 +197,10 @@ def test_the_ratio_is_printed() -> None:
     reference = np.ones(4)
     verdict = judge(np.full(4, 1 + 2.0**-23, np.float32), reference, reference.astype(np.float32))
     assert str(verdict) == "PASS ratio 2 of 16, largest 2 of 32"
+
+
+def test_a_yardstick_that_ended_early_is_none() -> None:
+    right = np.array([1.0, 2.0, 3.0])
+    early = np.array([1.0])
+    assert judge(right.astype(np.float32), right, early).passed
+    assert not judge((right * 1.01).astype(np.float32), right, early).passed

@@ -58,6 +58,19 @@ def test_cases_resolve_and_are_small(cases: list[VerifyCase]) -> None:
         assert well_conditioned(graph, case.training.batch_size)
 
 
+def test_a_quotient_by_what_depends_on_a_quotient_is_not_well_conditioned() -> None:
+    def chained(repeat: int) -> bool:
+        layers: list[dict[str, object]] = []
+        for number, source in enumerate(["x", *(f"quotient{n}" for n in range(repeat - 1))]):
+            layers.append({"type": "sigmoid", "name": f"gate{number}", "inputs": [source]})
+            layers.append({"type": "divide", "name": f"quotient{number}", "inputs": [source, f"gate{number}"]})
+        model = ModelSpec.model_validate({"inputs": {"x": {"shape": [4]}}, "layers": layers})
+        return well_conditioned(resolve(model), 8)
+
+    assert chained(1)
+    assert not chained(2)
+
+
 def test_what_shows_nothing_is_not_well_conditioned() -> None:
     def conditioned(shape: list[int], *layers: dict[str, object], batch: int = 1) -> bool:
         model = ModelSpec.model_validate({"inputs": {"x": {"shape": shape}}, "layers": layers})

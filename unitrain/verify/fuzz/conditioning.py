@@ -6,7 +6,8 @@ Three kinds are left out, and no others:
 - A normalisation of fewer than `FEWEST` numbers. Of one number it leaves x - mean = 0, of two it leaves +1 and -1,
   whatever they were: every gradient is 0 but for rounding, and an optimizer that divides by the gradient's size, such
   as Adam, turns that rounding into steps of full length. So does the angle between two numbers.
-- Quotients by anything but what a sigmoid or softplus keeps from 0.
+- Quotients by anything but what a sigmoid or softplus keeps from 0, and by that of a quotient, which may lie so far
+  below 0 that exponentials of exponentials leave every range.
 """
 
 from __future__ import annotations
@@ -41,11 +42,21 @@ def well_conditioned(graph: Graph, batch: int) -> bool:
         max(_degrees(graph).values()) <= DEGREE
         and all(_normalised(node, batch) >= FEWEST for node in graph.nodes)
         and all(isinstance(layers.get(node.inputs[1]), (Sigmoid, Softplus)) for node in graph.nodes if _divides(node))
+        and not any(node.inputs[1] in _behind_quotients(graph) for node in graph.nodes if _divides(node))
     )
 
 
 def _divides(node: Node) -> bool:
     return isinstance(node.layer, Divide)
+
+
+def _behind_quotients(graph: Graph) -> set[str]:
+    """Return the nodes that are quotients or depend on one."""
+    behind: set[str] = set()
+    for node in graph.nodes:
+        if _divides(node) or behind.intersection(node.inputs):
+            behind.add(node.name)
+    return behind
 
 
 def _degrees(graph: Graph) -> dict[str, int]:
