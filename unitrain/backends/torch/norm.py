@@ -66,6 +66,12 @@ class ChannelsLastBatchNorm(TracksStatistics, _BatchNorm):
                 moved = (running * (1.0 - new)).add_(value, alpha=new)
                 running.copy_(torch.where(keep, moved, running))
 
+    def averages(self) -> tuple[list[torch.Tensor], float, torch.Tensor] | None:
+        """Return the running statistics and how they move, unless as the average over all batches so far."""
+        if self.momentum is None:
+            return None
+        return [self._statistic("mean"), self._statistic("var")], self.momentum, self._buffer("num_batches_tracked")
+
     def _statistic(self, name: str) -> torch.Tensor:
         return self._buffer(f"running_{name}")
 

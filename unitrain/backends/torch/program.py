@@ -30,15 +30,13 @@ from unitrain.backends.torch.runtime import (
     seeded,
     tensor_float32,
 )
-from unitrain.backends.torch.statistics import TracksStatistics
+from unitrain.backends.torch.statistics import Moved, TracksStatistics, take_over
 from unitrain.backends.torch.transfer import Array, Placed, Tensors, Transfer, copied
 from unitrain.backends.torch.update import Updates
 from unitrain.backends.torch.way import Way
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.pool_first import pool_first
 from unitrain.weights.random import mask_key
-
-Moved = list[tuple[TracksStatistics, torch.Tensor, torch.Tensor]]
 
 
 class TorchProgram:
@@ -165,8 +163,7 @@ class TorchProgram:
                 if keep is not None and scaled:
                     finite = keep & all_finite(gradients)
                 counted.append(terms)
-                for norm, mean, variance in moved:
-                    norm.take_over(mean, variance, finite)
+                take_over(moved, finite)
                 going = self._advance(gradients, plan, step, keep, finite)
                 if keep is None or going is None:
                     continue
@@ -212,14 +209,13 @@ class TorchProgram:
         total, gradients, moved, terms = self._step(batch, number, 1.0, None)
         # 0 times what is not finite is NaN, and what is NaN stays so.
         keep = flag.add_(total, alpha=0.0) == 0.0
-        for norm, mean, variance in moved:
-            norm.take_over(mean, variance, keep)
+        take_over(moved, keep)
         self._updates.apply_row(gradients, row, keep)
         return total, terms
 
     def _step(
         self, batch: Placed, number: int | torch.Tensor, factor: float, loss_scale: float | None
-    ) -> tuple[torch.Tensor, list[torch.Tensor], Moved, Terms]:
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[Moved], Terms]:
         """Compute one batch: total loss, gradients of its ``factor``-fold, moved statistics, metric terms."""
         assert self.rule is not None
         scale = 1.0 if loss_scale is None else loss_scale
@@ -311,7 +307,7 @@ class TorchProgram:
         }
         return Statistics(values, terms, bool(skipped[:done].any()))
 
-    def _call(self, inputs: Tensors, step: int | torch.Tensor) -> tuple[Tensors, Moved]:
+    def _call(self, inputs: Tensors, step: int | torch.Tensor) -> tuple[Tensors, list[Moved]]:
         """Run the module in its current mode; return outputs by name, and statistics not taken over yet."""
         if self._compiled is not None and self.model.training:
             return self._compiled(inputs), []
@@ -325,7 +321,7 @@ class TorchProgram:
 
     def _run(
         self, inputs: Tensors, step: int | torch.Tensor, *, keep: bool = False, way: Way | None = None
-    ) -> tuple[Tensors, Moved]:
+    ) -> tuple[Tensors, list[Moved]]:
         for dropout in self._dropouts:
             dropout.step = step
         for turns in self._turns:
