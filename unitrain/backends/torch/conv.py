@@ -120,7 +120,9 @@ class ChannelsLastConv3d(torch.nn.Conv3d):
         """Convolve ``[batch, depth, height, width, channel]``."""
         first, pads = channels_first(x), pads_of(self.layer, x)
         inside = symmetric(pads)
-        if inside is None:
+        # Where a window lies in the padding alone torch 2.13's oneDNN reads beyond its input, of volumes.
+        spans = [spread * (size - 1) + 1 for spread, size in zip(self.dilation, self.kernel_size, strict=True)]
+        if inside is None or any(pad >= span for pad, span in zip(inside, spans, strict=True)):
             first, inside = padded(first, pads), (0, 0, 0)
         return channels_last(
             functional.conv3d(first, self.weight, self.bias, self.stride, inside, self.dilation, self.groups)
