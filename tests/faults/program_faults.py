@@ -138,7 +138,7 @@ def _masks_transposed() -> AbstractContextManager[None]:
 def _shared_once(right: Any) -> Any:
     """A layer that is used again gets no gradient from there."""
 
-    def wrong(self: Any, inputs: Any, *, keep: bool = False, paths: Any = None) -> Any:
+    def wrong(self: Any, inputs: Any, **_: Any) -> Any:
         values = dict(inputs)
         for node in self.graph.nodes:
             module = self.get_submodule(self._paths[node.name])
@@ -156,7 +156,7 @@ def _shared_once(right: Any) -> Any:
 def _untied(right: Any) -> Any:
     """A layer that is used again keeps the weights it began with."""
 
-    def wrong(self: Any, inputs: Any, *, keep: bool = False, paths: Any = None) -> Any:
+    def wrong(self: Any, inputs: Any, **_: Any) -> Any:
         if not hasattr(self, "first_weights"):
             self.first_weights = {name: tensor.detach().clone() for name, tensor in self.named_parameters()}
         values = dict(inputs)

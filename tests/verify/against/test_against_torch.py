@@ -281,3 +281,52 @@ def test_gradients_of_a_section_are_those_of_autograd():
     np.testing.assert_allclose(ran.by_feed[hidden], up @ weight, rtol=1e-5)
     np.testing.assert_allclose(ran.by_parameter["2.weight"], up.T @ given, rtol=1e-5)
     assert set(ran.by_parameter) == {"2.weight", "2.bias"}
+
+
+def test_masks_of_yes_and_no_are_fed_as_such():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(7, 8)
+            self.query, self.key, self.value, self.output = (nn.Linear(8, 8) for _ in range(4))
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, tokens):
+            x = self.table(tokens)
+            query, key, value = (
+                made(x).unflatten(-1, (2, 4)).transpose(1, 2) for made in (self.query, self.key, self.value)
+            )
+            mask = (tokens != 0)[:, None, None, :]
+            seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            seen = self.output(seen.transpose(1, 2).flatten(-2))
+            return self.head(seen)
+
+    layers = (
+        {"type": "padding_mask", "name": "mask", "inputs": "tokens"},
+        {"type": "embedding", "name": "emb", "vocabulary": 7, "width": 8, "inputs": "tokens"},
+        {"type": "attention", "name": "look", "heads": 2, "inputs": "emb", "mask": "mask"},
+        {"type": "dense", "name": "head", "units": 3},
+    )
+    torch.manual_seed(0)
+    report = against(subject({"tokens": {"shape": [5], "dtype": "integer"}}, *layers), wrap(Model()))
+    assert report.passed, report.words
+
+
+def test_arithmetic_in_bfloat16_is_a_fault_and_no_crash():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            hidden = torch.relu(self.a(x)).to(torch.bfloat16)
+            return self.b(torch.tanh(hidden).float())
+
+    layers = (
+        {"type": "dense", "name": "a", "units": 8, "activation": "relu"},
+        {"type": "tanh", "name": "squashed"},
+        {"type": "dense", "name": "b", "units": 3},
+    )
+    torch.manual_seed(0)
+    report = against(subject({"x": {"shape": [6]}}, *layers), wrap(Model()))
+    assert not report.passed

@@ -34,6 +34,7 @@ class _Recorded:
     calls: list[Call]
     roles: dict[str, tuple[Role, str]]
     moves: list[int]
+    dtypes: dict[int, torch.dtype]
 
 
 class TorchModel:
@@ -86,7 +87,7 @@ class TorchModel:
             training,
             tuple(recorder.drops),
             recorder.draws,
-            _Recorded(recorder.calls, recorder.roles, recorder.moves),
+            _Recorded(recorder.calls, recorder.roles, recorder.moves, recorder.dtypes),
         )
 
     def _outputs(self, result: Any, recorder: Recorder) -> dict[str, int]:
@@ -154,7 +155,8 @@ class TorchModel:
         upstream: Mapping[int, Array] | None = None,
     ) -> Ran:
         """Call the recorded functions again, on other tensors and on copies of the parameters."""
-        values = {number: _tensor(array) for number, array in feeds.items()}
+        dtypes = trace.recorded.dtypes
+        values = {number: _tensor(array).to(dtypes[number]) for number, array in feeds.items()}
         leaves = dict(values)
         if upstream is not None:
             for tensor in leaves.values():
@@ -172,13 +174,13 @@ class TorchModel:
             again(trace.recorded.calls[number], values, own)
         found = {number: values[number] for number in fetches}
         statistics = {name: tensor.detach().numpy() for name, tensor in own.items() if name not in self._trained}
-        arrays = {number: tensor.detach().numpy().copy() for number, tensor in found.items()}
+        arrays = {number: _array(tensor) for number, tensor in found.items()}
         if upstream is None:
             return Ran(arrays, statistics=statistics)
         by_feed = {number: leaf for number, leaf in leaves.items() if leaf.requires_grad}
         by_name = {name: tensor for name, tensor in own.items() if tensor.requires_grad}
         wanted = [*by_feed.values(), *by_name.values()]
-        sources = [(found[number], _tensor(gradient)) for number, gradient in upstream.items()]
+        sources = [(found[number], _tensor(gradient).to(dtypes[number])) for number, gradient in upstream.items()]
         sources = [(tensor, gradient) for tensor, gradient in sources if tensor.requires_grad]
         gradients: Sequence[torch.Tensor | None] = [None] * len(wanted)
         if sources and wanted:
@@ -186,7 +188,7 @@ class TorchModel:
                 [tensor for tensor, _ in sources], wanted, [gradient for _, gradient in sources], allow_unused=True
             )
         filled = [
-            np.zeros(tuple(leaf.shape), np.float32) if gradient is None else gradient.detach().numpy().copy()
+            np.zeros(tuple(leaf.shape), np.float32) if gradient is None else _array(gradient)
             for leaf, gradient in zip(wanted, gradients, strict=True)
         ]
         return Ran(
@@ -257,6 +259,12 @@ def _recurrent(module: torch.nn.Module, last: str) -> tuple[str, tuple[str, ...]
 def _tensor(array: Array) -> torch.Tensor:
     whole = np.array(array, dtype=np.float32 if array.dtype.kind == "f" else np.int64, order="C")
     return torch.from_numpy(whole)
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    """Copy out a tensor, float32 where it is in half precision: NumPy has no bfloat16."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy().copy()
 
 
 def wrap(model: torch.nn.Module) -> TorchModel:

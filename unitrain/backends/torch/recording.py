@@ -120,6 +120,7 @@ class Recorder(TorchFunctionMode):
         self.numbers: dict[int, int] = {}
         self.kept: list[torch.Tensor] = []  # so that no other tensor gets the identity of one that is gone
         self.shapes: dict[int, tuple[int, ...]] = {}
+        self.dtypes: dict[int, torch.dtype] = {}
         self.calls: list[Call] = []
         self.operations: list[Operation] = []
         self.roles: dict[str, tuple[Role, str]] = {}
@@ -135,6 +136,7 @@ class Recorder(TorchFunctionMode):
         self.numbers[id(tensor)] = number
         self.kept.append(tensor)
         self.shapes[number] = tuple(tensor.shape)
+        self.dtypes[number] = tensor.dtype
         return number
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
