@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from unitrain.cli.main import main
@@ -138,6 +139,57 @@ def test_evaluate_and_predict_on_another_backend(folder, capsys):
     code, _, err = run(capsys, "predict", "run", "iris.csv", "--out", "predicted.csv")
     assert code == 2
     assert "--force" in err
+
+
+def test_new_samples_may_leave_the_target_blank_or_hold_anything_there(folder, capsys):
+    run(capsys, "fit", "iris.yaml", "--out", "run")
+    run(capsys, "predict", "run", "iris.csv", "--out", "known.csv")
+    rows = list(csv.DictReader((folder / "iris.csv").open()))
+    for number, row in enumerate(rows):
+        row["species"] = ("", "?", "tulip")[number % 3]
+    with (folder / "new.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    code, _, err = run(capsys, "predict", "run", "new.csv", "--out", "new-predicted.csv")
+    assert (code, err) == (0, "")
+    assert (folder / "new-predicted.csv").read_text() == (folder / "known.csv").read_text()
+    code, _, err = run(capsys, "evaluate", "run", "--data", "new.csv")
+    assert code == 2
+    assert "species" in err
+
+
+def test_several_labels_are_answered_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(60, 2))
+    with (tmp_path / "labels.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["a", "b", "red", "green"])
+        writer.writerows([*row, int(row[0] > 0), int(row[1] > 0)] for row in x)
+    (tmp_path / "labels.yaml").write_text(
+        "model: {inputs: {x: {shape: [2]}}, layers: [{type: dense, name: answers, units: 2}]}\n"
+        "data: {source: {type: table, file: labels.csv, target: [red, green]}}\n"
+        "loss: binary_cross_entropy\n"
+        "optimizer: {type: adam, lr: 0.1}\n"
+        "training: {epochs: 20, batch_size: 10}\n"
+    )
+    assert run(capsys, "fit", "labels.yaml", "--out", "run")[0] == 0
+    assert run(capsys, "predict", "run", "labels.csv", "--out", "predicted.csv")[0] == 0
+    found = list(csv.DictReader((tmp_path / "predicted.csv").open()))
+    assert list(found[0]) == ["prediction.red", "prediction.green", "probability.red", "probability.green"]
+    for name, column in (("red", 0), ("green", 1)):
+        right = [
+            row[f"prediction.{name}"] == str(int(value > 0)) for row, value in zip(found, x[:, column], strict=True)
+        ]
+        assert np.mean(right) > 0.9
+        assert all((float(row[f"probability.{name}"]) > 0.5) == (row[f"prediction.{name}"] == "1") for row in found)
+    assert run(capsys, "export", "run", "--to", "onnx", "--with-preprocessing", "--out", "labels.onnx")[0] == 0
+    session = onnxruntime.InferenceSession("labels.onnx")
+    (shares,) = session.run(["probabilities"], {"a": x[:, 0], "b": x[:, 1]})
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["red", "green"]
+    expected = [[float(row[f"probability.{name}"]) for name in ("red", "green")] for row in found]
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,37 @@ def test_a_binary_average_is_of_two_classes() -> None:
             measure(kind(average="binary"), sample)
 
 
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted", "per_class"])
+@quick
+@given(sample=measured())
+def test_averages_over_several_labels_are_over_the_labels(average: specs.Average, sample: Sample) -> None:
+    logits, numbers, weight = sample
+    target = (numbers > 0).astype(np.int32)
+    expected = sklearn.precision_recall_fscore_support(
+        target,
+        (logits > 0).astype(int),
+        average=None if average == "per_class" else average,
+        sample_weight=weight,
+        zero_division=0.0,
+    )[:3]
+    for kind, value in zip((specs.Precision, specs.Recall, specs.F1), expected, strict=True):
+        metric = make_metric(kind(average=average))
+        np.testing.assert_allclose(metric.evaluate(logits, target, weight), value, rtol=1e-12)
+        parts = [slice(0, 1), slice(1, None)]
+        sums = sum(metric.sums(logits[i], target[i], None if weight is None else weight[i]) for i in parts)
+        np.testing.assert_allclose(metric.of_sums(sums), value, rtol=1e-12)
+
+
+@quick
+@given(sample=measured())
+def test_answers_about_several_labels_are_taken_together_unless_told(sample: Sample) -> None:
+    logits, numbers, _ = sample
+    target = (numbers > 0).astype(np.int32)
+    expected = sklearn.f1_score(target.reshape(-1), logits.reshape(-1) > 0, zero_division=0.0)
+    assert measure(specs.F1(), (logits, target, None)) == pytest.approx(expected)
+    assert measure(specs.F1(average="micro"), (logits, target, None)) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("code", [-1, 3, 9])
 def test_a_class_outside_the_model_is_not_counted_in_silence(code: int) -> None:
     sample = (np.eye(3), np.array([0, 1, code]), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ class Applied:
     Parameters
     ----------
     data
-        Inputs, and targets where the file has them.
+        Inputs, and targets if they are needed.
     origin
         Names the samples: ``origin.name(data.rows[i])``.
     notes
@@ -168,7 +168,8 @@ def apply_stored(
     folder
         What relative paths are relative to.
     need_targets
-        A file without targets is an error.
+        A file without targets is an error. Otherwise targets are not looked at: a file of new samples may leave them
+        blank or hold anything there. Only a series is read on from what it has been.
 
     Raises
     ------
@@ -183,6 +184,8 @@ def apply_stored(
             file=raw.origin.file,
             found=", ".join([*raw.features, *raw.targets]),
         )
+    if not need_targets and preprocessing.window is None:
+        raw = replace(raw, targets={})
     raw, dropped = preprocessing.without_missing(raw)
     return Applied(preprocessing.apply(raw, ahead=not need_targets), raw.origin, (*notes, *dropped))
 

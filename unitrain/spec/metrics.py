@@ -49,7 +49,8 @@ class Precision(_Metric):
 
     ``average``: of class 1 of two (``binary``), the mean over all classes, those that never occur too (``macro``),
     over all samples (``micro``), the mean weighted by the classes' sizes (``weighted``), or a list, a number a class
-    (``per_class``). By default binary for two classes, else macro.
+    (``per_class``). By default binary for two classes, else macro. Of several yes or no labels a sample
+    ``[batch, label]`` the averages are those over the labels; binary, the default, takes their answers together.
     """
 
     type: Literal["precision"] = "precision"

@@ -112,7 +112,8 @@ class TrainedRun:
     def predict(self, data: Path) -> Predictions:
         """Predict a file: one value a sample in each column, classes by name.
 
-        For each output: ``prediction``, and for classes ``probability``, of the predicted and of each class.
+        For each output: ``prediction``, and for classes ``probability``, of the predicted and of each class; of
+        several yes or no labels both of each. Targets in the file are not looked at.
         Several outputs have their names before the columns'. Where the preprocessing has dropped rows, the
         column ``row`` says which are left, counted from 0. Of a series, ``row`` is the last row that a forecast has
         seen, and each row after it has a column: ``prediction.1``, ``prediction.2``; of many series ``series`` says
@@ -163,6 +164,8 @@ class TrainedRun:
             names = [str(label) for label in classes or (0, 1)]
             chosen = (probability > 0.5).astype(int)
             return {"prediction": np.array(names)[chosen], f"probability.{names[-1]}": probability}
+        if loss == "binary_cross_entropy" and values.ndim == 2:
+            return self._several_labels(name, 0.5 * (1.0 + np.tanh(0.5 * values)))
         if loss == "cross_entropy" and values.ndim > 2:
             return {"prediction": values.argmax(axis=-1).astype(np.int32)}
         values = self.preprocessing.invert(name, values, units)
@@ -173,6 +176,19 @@ class TrainedRun:
         if values.ndim == 2:
             return {f"prediction.{index}": values[:, index] for index in range(values.shape[1])}
         return {"prediction": values}
+
+    def label_names(self, name: str, count: int) -> tuple[str, ...]:
+        """Name the ``count`` yes or no labels of an output: by the target's columns, or by number."""
+        state = self.preprocessing.targets.get(name)
+        return state.columns if state and len(state.columns) == count else tuple(map(str, range(count)))
+
+    def _several_labels(self, name: str, probabilities: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+        """Answer each of several yes or no questions ``[batch, label]``: 0 or 1, and the probability of 1."""
+        labels = self.label_names(name, probabilities.shape[1])
+        return {
+            **{f"prediction.{label}": (probabilities[:, k] > 0.5).astype(np.int32) for k, label in enumerate(labels)},
+            **{f"probability.{label}": probabilities[:, k] for k, label in enumerate(labels)},
+        }
 
     def _forecast(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
         """Give each row that is forecast a column, counted from 1; of several columns, each by its name."""

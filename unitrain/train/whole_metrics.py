@@ -52,13 +52,30 @@ class FromCounts(_Whole):
         return self.of_sums(self.sums(prediction, target, weight))
 
     def sums(self, prediction: Floats, target: Array, weight: Floats | None) -> Floats:
-        """Return the confusion matrix."""
+        """Return the confusion matrix, or with an average over several yes or no labels that of each."""
+        if self._of_labels(prediction, target):
+            wanted = match_shape(NumpyNamespace(), target, prediction.shape)
+            each = range(prediction.shape[-1])
+            return np.stack([confusion(prediction[:, k], wanted[:, k], weight, self.ignore_index) for k in each])
         return confusion(prediction, target, weight, self.ignore_index)
+
+    def _of_labels(self, prediction: Floats, target: Array) -> bool:
+        """Tell whether an average is over several yes or no labels, ``[batch, label]``, and not over yes and no."""
+        return (
+            isinstance(self.spec, (specs.Precision, specs.Recall, specs.F1))
+            and self.spec.average not in (None, "binary")
+            and prediction.ndim == 2
+            and prediction.shape[1] > 1
+            and one_logit(prediction, target)
+        )
 
     def of_sums(self, sums: Floats) -> Any:
         """Return what follows from the confusion matrix."""
         counts = sums
-        right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        if counts.ndim == 2:
+            right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        else:  # of each label, whose "yes" is what is found
+            right, true, predicted = counts[:, 1, 1], counts[:, 1].sum(axis=1), counts[:, :, 1].sum(axis=1)
         match self.spec:
             case specs.ConfusionMatrix():
                 return counts.tolist()

@@ -151,6 +151,8 @@ def _target(trained: TrainedRun, output: str) -> described.Target:
         names = [str(label) for label in classes or (0, 1)]
         return to.ClassNames((names[0], names[-1]), binary=True)
     target = state.targets.get(output)
+    if loss == "binary_cross_entropy" and len(shape) == 1:
+        return to.Labels(trained.label_names(output, shape[0]))
     return to.Units(target.shift, target.scale) if isinstance(target, NumberTarget) else to.Units()
 
 
@@ -214,7 +216,7 @@ class _Compared:
             predicted.append({**outputs, **_readable(trained, description, outputs)})
         words = {}
         for output, names in description.output_names(graph).items():
-            if "probabilities" in names:
+            if "prediction" in names and "probabilities" in names:
                 target: Any = description.targets[output]
                 words[names["prediction"]] = (names["probabilities"], target.names)
         return cls(onnx_inputs(raw, description), kept, predicted[0], tuple(predicted[1:]), words)

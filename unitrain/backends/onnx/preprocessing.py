@@ -86,6 +86,13 @@ class ClassNames:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """An output ``[batch, label]`` of logits, a yes or no each."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Units:
     """An output of numbers: ``y * scale + shift`` in the units of the data."""
 
@@ -93,7 +100,7 @@ class Units:
     scale: tuple[float, ...] = (1.0,)
 
 
-Target = ClassNames | Units
+Target = ClassNames | Labels | Units
 
 
 @dataclass(frozen=True)
@@ -106,13 +113,12 @@ class Preprocessing:
     def output_names(self, graph: Graph) -> dict[str, dict[str, str]]:
         """Return the names of the outputs that are added: ``{output: {"prediction": name, ...}}``.
 
-        With one output these are ``prediction`` and, for classes, ``probabilities``; with several, and where the
-        model itself has an output of that name, the name of the output stands before it.
+        With one output these are ``prediction`` and, for classes, ``probabilities``, for several yes or no labels
+        ``probabilities`` alone; with several, and where the model itself has an output of that name, the name of the
+        output stands before it.
         """
-        kinds = {
-            output: ("prediction", "probabilities") if isinstance(target, ClassNames) else ("prediction",)
-            for output, target in self.targets.items()
-        }
+        given = {ClassNames: ("prediction", "probabilities"), Labels: ("probabilities",), Units: ("prediction",)}
+        kinds = {output: given[type(target)] for output, target in self.targets.items()}
         plain = len(graph.outputs) == 1 and {"prediction", "probabilities"}.isdisjoint(graph.outputs)
         return {
             output: {kind: kind if plain else f"{output}.{kind}" for kind in listed} for output, listed in kinds.items()

@@ -23,6 +23,7 @@ from unitrain.backends.onnx.features import Features
 from unitrain.backends.onnx.model import BATCH
 from unitrain.backends.onnx.operators import Operators
 from unitrain.backends.onnx.preprocessing import (
+    Labels,
     Preprocessing,
     Target,
     Units,
@@ -110,6 +111,12 @@ class _Surroundings:
         tensor, shape = self.renamed[output], self.graph.shape(self.graph.outputs[output])
         if isinstance(target, Units):
             return [self._units(names["prediction"], tensor, shape, target, accepted)]
+        element = helper.np_dtype_to_tensor_dtype(self.working)
+        self.metadata["classes" if len(self.graph.outputs) == 1 else f"{output}.classes"] = json.dumps(target.names)
+        if isinstance(target, Labels):
+            shares = self.op("Sigmoid", f"{output}.sigmoid", tensor)
+            shares = self._masked(shares, accepted, 2, self.working, output=names["probabilities"])
+            return [helper.make_tensor_value_info(shares, element, [BATCH, *shape])]
         if target.binary:
             column = self.op("Reshape", f"{output}.logit", tensor, self.constant(f"{output}.one", [-1, 1], np.int64))
             # A logit x against 0: softmax([0, x]) = [1 - sigmoid(x), sigmoid(x)].
@@ -133,8 +140,6 @@ class _Surroundings:
             object,
             output=names["prediction"],
         )
-        self.metadata["classes" if len(self.graph.outputs) == 1 else f"{output}.classes"] = json.dumps(target.names)
-        element = helper.np_dtype_to_tensor_dtype(self.working)
         return [
             helper.make_tensor_value_info(chosen, TensorProto.STRING, [BATCH]),
             helper.make_tensor_value_info(probabilities, element, [BATCH, width]),
