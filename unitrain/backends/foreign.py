@@ -54,6 +54,8 @@ class ForeignParameter:
         Of a recurrent layer: what stands side by side in it, in equal parts along all axes but ``i``, each the spec's
         name and a gate of `GATES`: ``("kernel.i", "kernel.o", "kernel.f", "kernel.g")``. What stands there twice is
         added up.
+    frozen
+        What could be trained is not: ``requires_grad = False``, ``trainable = False``.
     """
 
     name: str
@@ -64,6 +66,7 @@ class ForeignParameter:
     axes: str
     trainable: bool = True
     blocks: tuple[str, ...] = ()
+    frozen: bool = False
 
 
 # The gates of recurrent layers in the spec's order of columns.

@@ -188,3 +188,18 @@ def test_embeddings():
     report = against(spec, wrap(model))
     assert report.passed, told(report)
     assert "gradient by table" in {item.name.tensor for item in report.findings}
+
+
+def test_what_their_model_does_not_train_is_noted():
+    model = shaken(
+        keras.Sequential([keras.Input((5,)), kl.Dense(6, activation="relu", name="a"), kl.Dense(3, name="b")])
+    )
+    layers = (
+        {"type": "dense", "name": "a", "units": 6, "activation": "relu"},
+        {"type": "dense", "name": "b", "units": 3},
+    )
+    assert not any("frozen" in note for note in against(subject({"x": {"shape": [5]}}, *layers), wrap(model)).notes)
+    model.layers[0].trainable = False
+    report = against(subject({"x": {"shape": [5]}}, *layers), wrap(model))
+    assert report.passed
+    assert any(note.startswith("frozen in their model") and note.endswith("a/kernel, a/bias") for note in report.notes)

@@ -330,3 +330,18 @@ def test_arithmetic_in_bfloat16_is_a_fault_and_no_crash():
     torch.manual_seed(0)
     report = against(subject({"x": {"shape": [6]}}, *layers), wrap(Model()))
     assert not report.passed
+
+
+def test_what_their_model_does_not_train_is_noted():
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    layers = (
+        {"type": "dense", "name": "a", "units": 6, "activation": "relu"},
+        {"type": "dense", "name": "b", "units": 3},
+    )
+    assert not any("frozen" in note for note in against(subject({"x": {"shape": [5]}}, *layers), wrap(model)).notes)
+    model[0].requires_grad_(False)
+    report = against(subject({"x": {"shape": [5]}}, *layers), wrap(model))
+    assert report.passed
+    assert any(
+        note.startswith("frozen in their model") and note.endswith(": 0.weight, 0.bias") for note in report.notes
+    )

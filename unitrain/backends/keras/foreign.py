@@ -252,7 +252,8 @@ class KerasModel:
             stand = _recurrent(kind, last, len(shape))
             if stand:
                 role, axes = "", "io" if last.endswith("kernel") else ""
-            found.append(ForeignParameter(name, shape, owner, kind, role, axes, learns, stand))
+            frozen = learns and id(variable) not in trained
+            found.append(ForeignParameter(name, shape, owner, kind, role, axes, learns, stand, frozen))
         return in_order_of_use(trace, found)
 
     def run(

@@ -137,13 +137,14 @@ class TorchModel:
             kind = type(modules[owner]).__name__
             shape = tuple(tensor.shape)
             trained = name in self._trained
+            frozen = trained and not tensor.requires_grad
             recurrent = _recurrent(modules[owner], last)
             if recurrent is not None:
                 level, stand = recurrent
                 axes = "oi" if len(shape) == 2 else ""
-                found.append(ForeignParameter(name, shape, f"{owner}{level}", kind, "", axes, trained, stand))
+                found.append(ForeignParameter(name, shape, f"{owner}{level}", kind, "", axes, trained, stand, frozen))
                 continue
-            found.append(ForeignParameter(name, shape, owner, kind, role, axes, trained))
+            found.append(ForeignParameter(name, shape, owner, kind, role, axes, trained, frozen=frozen))
         return in_order_of_use(trace, found)
 
     @differentiable()

@@ -223,6 +223,9 @@ class Preparation:
             layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in stand_ins))
             notes.append(f"folded into the layers before them in their model, and so taken for the identity: {layers}")
         check_bound(graph, bindings, missing, parameters, used)
+        frozen = [item.name for item in parameters if item.frozen and item.name in used]
+        if frozen:
+            notes.append(f"frozen in their model, and compared as if it trained them: {_first(frozen)}")
         traces = {"inference": trace}
         if trace.draws:
             raise InputError("the model draws random numbers in inference: no two runs of it are the same")
@@ -261,8 +264,7 @@ class Preparation:
             name for name, array in weights.items() if name not in stand_ins and array.size > 1 and np.ptp(array) == 0.0
         ]
         if constant:
-            shown = ", ".join(constant[:4]) + (f" and {len(constant) - 4} more" if len(constant) > 4 else "")
-            notes.append(f"constant weights hide some mistakes; trained ones would show more: {shown}")
+            notes.append(f"constant weights hide some mistakes; trained ones would show more: {_first(constant)}")
         return Prepared(bindings, weights, alignments, parameters, notes)
 
     def _aligned(
@@ -291,3 +293,8 @@ class Preparation:
         """Return the number of each input: `record` was given them in the spec's order."""
         names: Sequence[str] = list(self.subject.graph.inputs)
         return dict(zip(names, trace.inputs, strict=True))
+
+
+def _first(names: Sequence[str], shown: int = 4) -> str:
+    """List names, the first few where there are many."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
