@@ -118,7 +118,9 @@ def test_resnet(transformers):
     torch.manual_seed(0)
     model = shaken(transformers.ResNetForImageClassification(config))
     inputs = drawn_images(graph, 4)
-    given = {"pixel_values": inputs["image"].transpose(0, 3, 1, 2)}
+    # With images that lie channels last torch 2.13 writes past its memory on processors without AVX-512: oneDNN's
+    # gradient of a strided 1 x 1 convolution of fewer than 8 channels.
+    given = {"pixel_values": np.ascontiguousarray(inputs["image"].transpose(0, 3, 1, 2))}
     assert not mistakes(graph, theirs(model, inputs, given, canonical, 3), float32=[TRAINING, INFERENCE])
 
 

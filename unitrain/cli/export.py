@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unitrain.train.inference import TrainedRun
     from unitrain.train.recipe import LoadedRecipe
     from unitrain.verify.export import ExportResult
+    from unitrain.verify.export_int8 import Nearness
 
 TARGETS = ("onnx", "torch", "keras", "saved-model", "safetensors")
 EXPORTERS = ("unitrain", "torch", "keras")
@@ -148,18 +149,29 @@ def _int8(trained: TrainedRun, place: Path, opset: int | None, force: bool, as_j
     if as_json:
         typer.echo(json.dumps({**asdict(result), "path": str(result.path), "passed": result.passed}, indent=2))
     else:
-        lines = [
-            f"  {name}: "
-            + (f"{result.agreement[name]:.2%} of decisions as in training, " if name in result.agreement else "")
-            + f"numbers off by {value:.2%} of their standard deviation"
-            for name, value in result.deviation.items()
-        ]
+        lines = _nearness(result.exact)
+        if result.saturated is not None:
+            lines += [
+                "  note: this processor has no VNNI instructions, and sums of products saturate in onnxruntime, unless",
+                "  the session's entry session.x64quantprecision is 1; without it here:",
+                *_nearness(result.saturated),
+            ]
         state = f"{result.size_bytes:,} bytes, computes in integers" if result.passed else "not exported"
         typer.echo("\n".join([f"{place}: {state}; {result.samples:,} samples compared", *lines]), err=not result.passed)
     if not result.passed:
         if not as_json:
             typer.echo(f"  allowed: {AGREEMENT:.1%} of decisions, else {DEVIATION:.0%}", err=True)
         raise typer.Exit(1)
+
+
+def _nearness(found: Nearness) -> list[str]:
+    """Say how near integers are to the model in training, a line an output."""
+    return [
+        f"  {name}: "
+        + (f"{found.agreement[name]:.2%} of decisions as in training, " if name in found.agreement else "")
+        + f"numbers off by {value:.2%} of their standard deviation"
+        for name, value in found.deviation.items()
+    ]
 
 
 def _opened(source: Path, settings: list[str]) -> tuple[TrainedRun | None, LoadedRecipe | None]:

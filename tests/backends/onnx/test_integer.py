@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import platform
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import pytest
 from unitrain.backends.numpy.execution import Mode
 from unitrain.backends.numpy.model import NumpyModel
 from unitrain.backends.onnx.integer import emit_int8
+from unitrain.backends.onnx.program import UNSATURATED
+from unitrain.cli.main import main
 from unitrain.graph.graph import Graph
 from unitrain.graph.passes.quantize import insert_fake_quantize
 from unitrain.graph.resolve import resolve
@@ -23,7 +28,7 @@ from unitrain.spec.quantization import Quantization
 from unitrain.train.fit import fit, load_run
 from unitrain.train.inference import TrainedRun
 from unitrain.train.session import prepare_data
-from unitrain.verify.export_int8 import export_int8
+from unitrain.verify.export_int8 import Int8Result, Nearness, export_int8
 from unitrain.verify.verdict import judge
 from unitrain.weights.initialize import initialize
 from unitrain.weights.store import load_weights
@@ -54,8 +59,16 @@ def executed(model: onnx.ModelProto, folder: Path) -> tuple[onnxruntime.Inferenc
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry(*UNSATURATED)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session, Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+def saturates() -> bool:
+    """Tell whether this processor adds products of bytes in 16 bits."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return not {"avx512_vnni", "avx_vnni"} & set(Path("/proc/cpuinfo").read_text().split())
 
 
 def with_ranges(graph: Graph, x: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -103,8 +116,13 @@ def test_decisions_are_those_of_training(digits: Path, tmp_path: Path) -> None:
     result = export_int8(trained.loaded.graph, weights, tmp_path / "m.onnx", inputs, frozenset({"logits"}))
     assert result.samples == samples
     assert result.passed
-    assert result.agreement["logits"] >= 0.995
-    assert result.deviation["logits"] < 0.02
+    assert result.exact.agreement["logits"] >= 0.995
+    assert result.exact.deviation["logits"] < 0.02
+    if saturates():
+        assert result.saturated is not None
+        assert result.saturated.deviation["logits"] > result.exact.deviation["logits"]
+    else:
+        assert result.saturated is None
     written = onnx.load(tmp_path / "m.onnx")
     _, operators = executed(written, tmp_path)
     assert operators["QLinearConv"] == operators["QGemm"] == 2
@@ -151,3 +169,23 @@ def test_every_backend_finds_the_same_ranges_and_writes_the_same_graph(backend: 
     assert [(node.op_type, *node.input, *node.output) for node in written] == [
         (node.op_type, *node.input, *node.output) for node in theirs
     ]
+
+
+def test_what_a_processor_without_vnni_decides_is_printed(digits: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    exact, cut = Nearness({"logits": 0.9975}, {"logits": 0.011}), Nearness({"logits": 0.9638}, {"logits": 0.12})
+    for saturated in (cut, None):
+        result = Int8Result(tmp_path / "m.onnx", 9_999, 359, exact, saturated)
+        monkeypatch.setattr("unitrain.verify.export_int8.export_int8", lambda *_, _result=result, **__: _result)
+        for options in ([], ["--json"]):
+            with pytest.raises(SystemExit) as ended:
+                main(["export", str(digits), "--to", "onnx", "--int8", "--out", str(tmp_path / "m.onnx"), *options])
+            assert ended.value.code == 0
+            printed = capsys.readouterr().out
+            if options:
+                found = json.loads(printed)
+                assert found["exact"]["agreement"] == {"logits": 0.9975}
+                assert found["saturated"] == (None if saturated is None else asdict(saturated))
+            else:
+                assert "9,999 bytes, computes in integers; 359 samples compared" in printed
+                assert "logits: 99.75% of decisions as in training" in printed
+                assert ("session.x64quantprecision" in printed and "96.38%" in printed) == (saturated is not None)

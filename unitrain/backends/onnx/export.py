@@ -83,10 +83,13 @@ def put_in_order(path: Path, graph: Graph, outputs: Sequence[str], opset: int) -
     beside.unlink(missing_ok=True)
 
 
-def load_onnx(path: Path, outputs: Sequence[str], *, integers: bool = False) -> Callable[[Arrays], dict[str, Array]]:
+def load_onnx(
+    path: Path, outputs: Sequence[str], *, entries: Sequence[tuple[str, str]] = (FLOATS,)
+) -> Callable[[Arrays], dict[str, Array]]:
     """Load a file into onnxruntime; return a function of one batch: inputs by name to the named outputs.
 
-    With ``integers`` onnxruntime computes in them where the file rounds to their levels.
+    ``entries`` are those of the session's configuration. By default it computes in floats what the file rounds to the
+    levels of integers.
 
     Raises
     ------
@@ -96,8 +99,8 @@ def load_onnx(path: Path, outputs: Sequence[str], *, integers: bool = False) -> 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.log_severity_level = 3
-    if not integers:
-        options.add_session_config_entry(*FLOATS)
+    for entry in entries:
+        options.add_session_config_entry(*entry)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own kinds of error have no common class

@@ -30,6 +30,8 @@ newer processor a CNN, 4,241,000, 55 instead of 57.
 """
 FLOATS = ("session.disable_quant_qdq", "1")
 """Keeps onnxruntime from computing in integers where a model rounds to their levels: the model says floats."""
+UNSATURATED = ("session.x64quantprecision", "1")
+"""Integers are exact on processors without VNNI too, where sums of two products of bytes saturate otherwise."""
 # Errors only: its warnings tell of what it does with the graph.
 _ERRORS = 3
 
