@@ -48,20 +48,26 @@ class MultiHeadAttention(torch.nn.Module):
             torch.nn.Linear(*_sizes(table[name].shape), layer.use_bias) for name in ("query", "key", "value", "output")
         )
         self.dropout = dropout
-        length, channels = shapes[0][0], layer.channels(*shapes)
+        self._add_tables(layer, shapes)
+
+    def _add_tables(self, layer: Attention, shapes: tuple[Shape, ...], least: tuple[int, int] = (0, 0)) -> None:
+        """Add what positions decide, for ``least`` queries and keys or more; shorter inputs take the first rows."""
+        keys = max(layer.sides(shapes).get("key_value", shapes)[0][0], least[1])
+        length = max(shapes[0][0], least[0])
+        self._longest = (length, keys)
         if self.layout is not None:
-            angles = torch.from_numpy(rotary_angles(length, channels, layer.rotary_base))
+            angles = torch.from_numpy(rotary_angles(length, layer.channels(*shapes), layer.rotary_base))
             self.register_buffer("cos", angles.cos(), persistent=False)
             self.register_buffer("sin", angles.sin(), persistent=False)
         alibi = layer.position == "alibi"
         bias = torch.from_numpy(alibi_bias(layer.heads, length)) if alibi else None
         self.register_buffer("bias", bias, persistent=False)
-        keys = layer.sides(shapes).get("key_value", shapes)[0][0]
         causal = torch.from_numpy(causal_mask(length, keys)) if layer.causal else None
         self.register_buffer("causal", causal, persistent=False)
 
     def share(self, layer: Attention, node: Node, settings: Settings) -> None:
-        """Be the module of another node too."""
+        """Be the module of another node too, whose inputs may be longer."""
+        self._add_tables(layer, node.input_shapes, self._longest)
         if self.dropout is not None:
             self.dropout = shared_dropout(self.dropout, layer.dropout, node, settings)
 
@@ -89,8 +95,8 @@ class MultiHeadAttention(torch.nn.Module):
 
     def _fused(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         # torch's causal mask goes without one of ours; a mask and a bias are added to one another.
-        allowed = self._allowed(mask)
-        bias = None if self.bias is None else self.bias.to(q.dtype)
+        allowed = self._allowed(mask, q, k)
+        bias = None if self.bias is None else self.bias[:, : q.shape[2], : k.shape[2]].to(q.dtype)
         if bias is not None and allowed is not None:
             bias = bias.masked_fill(~allowed, -torch.inf)
         attended = bias if bias is not None else allowed
@@ -103,8 +109,9 @@ class MultiHeadAttention(torch.nn.Module):
         shared = self.heads // self.groups
         k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
         scores = q @ k.transpose(-1, -2) * (1.0 / sqrt(q.shape[-1]))
-        scores = scores if self.bias is None else scores + self.bias.to(q.dtype)
-        allowed = self._allowed(mask)
+        if self.bias is not None:
+            scores = scores + self.bias[:, : q.shape[2], : k.shape[2]].to(q.dtype)
+        allowed = self._allowed(mask, q, k)
         if allowed is not None:
             scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1)
@@ -113,10 +120,11 @@ class MultiHeadAttention(torch.nn.Module):
         mixed: torch.Tensor = self.dropout(weights) @ v
         return mixed
 
-    def _allowed(self, mask: torch.Tensor | None) -> torch.Tensor | None:
-        if self.causal is None or mask is None:
-            return mask if self.causal is None else self.causal
-        return self.causal & mask
+    def _allowed(self, mask: torch.Tensor | None, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor | None:
+        if self.causal is None:
+            return mask
+        causal = self.causal[: q.shape[2], : k.shape[2]]
+        return causal if mask is None else causal & mask
 
     @staticmethod
     def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -126,7 +134,7 @@ class MultiHeadAttention(torch.nn.Module):
         """Turn pairs of channels by the angles of their positions."""
         if self.layout is None:
             return x
-        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        cos, sin = (table[: x.shape[2]].to(x.dtype) for table in (self.cos, self.sin))
         if self.layout == "half":
             a, b = x.chunk(2, -1)
             return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)

@@ -41,7 +41,7 @@ def load_foreign(text: str) -> Foreign:
         found: Foreign = import_module("unitrain.backends.onnx.foreign").load(path)
         return found
     # The user's file may import TensorFlow before our backend can quieten it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _beside(path), _told(path):
         names = runpy.run_path(str(path), run_name="__unitrain__")
     if attribute not in names:
