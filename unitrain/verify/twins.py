@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from unitrain.backends.numpy.activation import SELU_ALPHA, SELU_SCALE, gelu
-from unitrain.backends.numpy.attention import Flow, attend
+from unitrain.backends.numpy.attention import Flow, attend, softmax
 from unitrain.backends.numpy.registry import Array, Context, Forward, Gradients, Parameters, Result
 from unitrain.spec.layers import (
     AFFINE_LAYERS,
@@ -231,16 +231,25 @@ def _silu(layer: Silu, context: Context, parameters: Parameters, x: Array) -> Re
 
 
 def _attention(layer: Attention, context: Context, parameters: Parameters, x: Array, *sides: Array) -> Result:
-    """With sum(dP P) as sum(dC C), as fused kernels have it (Dao et al. 2022, FlashAttention, section 3.1 and B.2).
+    """As fused kernels have it (Dao et al. 2022, FlashAttention, section 3.1 and B.2).
 
-    C = P V and dP = dC V^T, so both are the same sum. Where all values are equal every dP - sum(dP P) is 0, and NumPy,
-    whose rounding then is the same in both terms, finds exactly that.
+    In the backward pass P is exp(S - log(sum(exp(S)))): what rounding leaves of large S is then in whole rows, which no
+    longer add up to 1. And sum(dP P) is sum(dC C): C = P V and dP = dC V^T, so both are the same sum. Where all values
+    are equal every dP - sum(dP P) is 0, and NumPy, whose rounding then is the same in both terms, finds exactly that.
     """
+
+    def weigh(scores: Array, kept: Array | None) -> tuple[Array, Array]:
+        if kept is not None:
+            scores = np.where(kept, scores, np.finfo(scores.dtype).min)
+        largest = scores.max(axis=-1, keepdims=True)
+        total = largest + np.log(np.exp(scores - largest).sum(axis=-1, keepdims=True))
+        again = np.exp(scores - total)
+        return softmax(scores, kept), again if kept is None else np.where(kept, again, 0)
 
     def shares(flow: Flow) -> Array:
         return _sum(flow.d_mixed * flow.mixed, (flow.mixed.ndim - 1,)).reshape(*flow.weights.shape[:-1], 1)
 
-    return attend(layer, context, parameters, x, sides, shares)
+    return attend(layer, context, parameters, x, sides, weigh, shares)
 
 
 def _bias_in_order(

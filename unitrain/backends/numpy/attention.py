@@ -41,7 +41,7 @@ class Flow:
 @implements(Attention)
 def attention(layer: Attention, context: Context, parameters: Parameters, x: Array, *sides: Array) -> Result:
     """Attention, whose formulas `attend` states."""
-    return attend(layer, context, parameters, x, sides, Flow.shares)
+    return attend(layer, context, parameters, x, sides, _kept_weights, Flow.shares)
 
 
 def attend(
@@ -50,13 +50,15 @@ def attend(
     parameters: Parameters,
     x: Array,
     sides: tuple[Array, ...],
+    weigh: Callable[[Array, Array | None], tuple[Array, Array]],
     shares: Callable[[Flow], Array],
 ) -> Result:
     """``y = softmax(Q K^T / sqrt(d)) V O`` for each head, with Q = x W_q, K = z W_k, V = z W_v.
 
     With P = softmax(S) and dP = dC V^T the gradients are dV = P^T dC, dS = P (dP - sum(dP P)) row by row, dQ = dS K and
     dK = dS^T Q, both divided by sqrt(d). Heads that share keys and values stand below one another as more rows: what a
-    key receives is then summed by the product itself. ``shares`` computes sum(dP P), for which there is another way.
+    key receives is then summed by the product itself. ``weigh`` computes P of S and what is kept of it, and P as the
+    backward pass takes it, ``shares`` sum(dP P): for both there is another way.
     """
     named = layer.sides((x, *sides))
     (z,) = named.get("key_value", (x,))
@@ -73,7 +75,7 @@ def attend(
     if layer.position == "alibi":
         scores += alibi_bias(layer.heads, x.shape[1]).astype(x.dtype)
     kept = _kept(layer, named, shape)
-    weights = _softmax(scores, kept)
+    weights, again = weigh(scores, kept)
     dropped = scaled_mask(context, shape[1:], layer.dropout, len(x), x.dtype)
     used = weights if dropped is None else weights * dropped
     mixed = _by_group(used, layer.groups) @ v
@@ -85,11 +87,12 @@ def attend(
         d_joined = _back(parameters, "output", joined, dy, gradients)
         d_mixed = _by_group(_heads(d_joined, layer.heads), layer.groups)
         d_used = (d_mixed @ v.swapaxes(-1, -2)).reshape(shape)
+        used = again if dropped is None else again * dropped
         d_v = _by_group(used, layer.groups).swapaxes(-1, -2) @ d_mixed
         d_weights = d_used if dropped is None else d_used * dropped
-        shared = shares(Flow(weights, d_weights, mixed, d_mixed))
+        shared = shares(Flow(again, d_weights, mixed, d_mixed))
         context.kept(shared)
-        d_scores = weights * (d_weights - shared)
+        d_scores = again * (d_weights - shared)
         d_scores = _by_group(d_scores * scale, layer.groups)
         d_q = turn.backward((d_scores @ k).reshape(q.shape))
         d_k = turn.backward(d_scores.swapaxes(-1, -2) @ _by_group(q, layer.groups))
@@ -144,7 +147,12 @@ def _kept(layer: Attention, named: dict[str, tuple[Array, ...]], shape: tuple[in
     return kept
 
 
-def _softmax(scores: Array, kept: Array | None) -> Array:
+def _kept_weights(scores: Array, kept: Array | None) -> tuple[Array, Array]:
+    weights = softmax(scores, kept)
+    return weights, weights
+
+
+def softmax(scores: Array, kept: Array | None) -> Array:
     """Softmax over the last axis of what is kept; zeros where nothing is."""
     if kept is not None:
         scores = np.where(kept, scores, np.finfo(scores.dtype).min)
