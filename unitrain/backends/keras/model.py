@@ -46,6 +46,7 @@ from unitrain.backends.keras.registry import (
     Parts,
     Variable,
 )
+from unitrain.backends.keras.shared import After
 from unitrain.backends.precision import MIXED, stored_in
 from unitrain.graph.graph import Graph
 from unitrain.spec.layers import LAYER_TYPES
@@ -101,11 +102,17 @@ def build_model(graph: Graph, weights: Arrays, settings: Settings) -> BuiltModel
             for name, x in inputs.items()
         }
         tensors: dict[str, KerasTensor] = {}
+        moved: dict[str, KerasTensor] = {}
         for node in graph.nodes:
             context = Context(node, settings, parts)
             sources = [read[name] if name in read else tensors[name] for name in node.inputs]
+            if node.owner in moved:
+                ready = After(name=f"{node.name}.after", dtype=sources[0].dtype)
+                sources[0] = ready([sources[0], moved[node.owner]])
             tensors[node.name] = IMPLEMENTATIONS[type(node.layer)](node.layer, context, *sources)
             _name_operations(node.name, tensors[node.name], sources)
+            if not all(graph.parameters[name].trainable for name in node.parameters.values()):
+                moved[node.owner] = tensors[node.name]
         outputs = {name: tensors[node] for name, node in graph.outputs.items()}
         if mixed:
             outputs = {name: _brought(output, stored, f"{name}.raised") for name, output in outputs.items()}

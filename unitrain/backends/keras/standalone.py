@@ -40,6 +40,7 @@ from unitrain.backends.keras.recurrent import GRUOfVectors
 from unitrain.backends.keras.registry import KerasLayer, KerasTensor, QuantizedKernel
 from unitrain.backends.keras.resize import Resizing2D
 from unitrain.backends.keras.shape import BilinearUpSampling2D, Pad, Subsample
+from unitrain.backends.keras.shared import After
 from unitrain.backends.keras.tabular import NumberTokens
 from unitrain.backends.keras.vision import ChannelScale
 from unitrain.backends.tables import sinusoidal_waves
@@ -260,6 +261,7 @@ OPERATIONS: dict[Any, Callable[..., KerasTensor]] = {
     AttentionWeights: attention_weights,
     AttentionMix: attention_mix,
     WithoutGradient: lambda layer, x: x,
+    After: lambda layer, inputs: inputs[0],
     FixedPosition: _fixed_position,
     Resizing2D: _resizing,
     Rounding: _rounding,
