@@ -79,7 +79,7 @@ def echoes_of_signs(
     theirs: Tensors,
     ours: Tensors,
 ) -> list[Finding]:
-    """Excuse how weights change in an update where an element went the other way because of rounding.
+    """Excuse how weights and their averages change in an update where rounding sent an element the other way.
 
     Parameters
     ----------
@@ -106,7 +106,9 @@ def echoes_of_signs(
         ]
         length = float(subject.rates(0, number)[-1])
         for name in sign_flips(right, others, _of(ours, changes), _of(theirs, changes), length):
-            excused[changes[name].tensor] = f"flip in the sign of {name}"
+            # What is averaged over the updates is the weight that went the other way.
+            for tensor in (changes[name].tensor, f"ema of {name}, update {number}"):
+                excused[tensor] = f"flip in the sign of {name}"
     return [
         replace(item, excuse=excused[item.name.tensor]) if item.failed and item.name.tensor in excused else item
         for item in findings
