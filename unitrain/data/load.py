@@ -137,7 +137,7 @@ class Applied:
     Parameters
     ----------
     data
-        Inputs, and targets if they are needed.
+        Inputs, and targets where the file has them and they are not skipped.
     origin
         Names the samples: ``origin.name(data.rows[i])``.
     notes
@@ -155,6 +155,7 @@ def apply_stored(
     folder: Path = Path(),
     *,
     need_targets: bool = False,
+    skip_targets: bool = False,
 ) -> Applied:
     """Apply what a run has stored to a file, a folder of images, or any source.
 
@@ -168,8 +169,10 @@ def apply_stored(
     folder
         What relative paths are relative to.
     need_targets
-        A file without targets is an error. Otherwise targets are not looked at: a file of new samples may leave them
-        blank or hold anything there. Only a series is read on from what it has been.
+        A file without targets is an error.
+    skip_targets
+        Targets are not looked at: a file of new samples may leave them blank or hold anything there. A series is read
+        all the same, on from what it has been.
 
     Raises
     ------
@@ -184,7 +187,7 @@ def apply_stored(
             file=raw.origin.file,
             found=", ".join([*raw.features, *raw.targets]),
         )
-    if not need_targets and preprocessing.window is None:
+    if skip_targets and preprocessing.window is None:
         raw = replace(raw, targets={})
     raw, dropped = preprocessing.without_missing(raw)
     return Applied(preprocessing.apply(raw, ahead=not need_targets), raw.origin, (*notes, *dropped))

@@ -120,7 +120,7 @@ class TrainedRun:
         which. Tags of a text's tokens stand in
         one column, blanks between them.
         """
-        applied = apply_stored(self.preprocessing, data)
+        applied = apply_stored(self.preprocessing, data, skip_targets=True)
         split = applied.data
         size = self.loaded.recipe.training.evaluation_batch_size
         columns: dict[str, npt.NDArray[Any]] = {}
