@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 Run = Callable[[], object]
+# Builds what is timed, here or elsewhere, and takes it down in the end.
+Start = Callable[[Callable[[], Run]], AbstractContextManager[Run]]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 # Measured apart, in fresh processes.
@@ -97,18 +100,36 @@ class Row:
         )
 
 
-def compare(comparison: Comparison, rounds: int) -> Iterator[Row]:
-    """Time ours and theirs turn by turn, after one run of each that is not counted."""
+def here(make: Callable[[], Run]) -> AbstractContextManager[Run]:
+    """Build a contender in this process."""
+    return nullcontext(make())
+
+
+def compare(comparison: Comparison, rounds: int, start: Start = here, starts: int = 1) -> Iterator[Row]:
+    """Time ours and theirs turn by turn, after one run of each that is not counted.
+
+    Parameters
+    ----------
+    starts
+        How often all are built anew, each for its part of the rounds: where its memory lies makes the same loop faster
+        or slower by some hundredths, for as long as it lives.
+    """
     import numpy as np
 
     from unitrain.timing import Contender, measure
 
-    made = {"ours": comparison.make(), **{name: peer.make() for name, peer in comparison.peers.items()}}
-    contenders = [Contender(name, run, comparison.wait) for name, run in made.items()]
-    for contender in contenders:
-        contender.run()
-        contender.wait()
-    seconds = measure(contenders, rounds=rounds, generator=np.random.default_rng(0)).seconds
+    makers = {"ours": comparison.make, **{name: peer.make for name, peer in comparison.peers.items()}}
+    parts = []
+    for number in range(min(starts, rounds)):
+        with ExitStack() as stack:
+            made = {name: stack.enter_context(start(make)) for name, make in makers.items()}
+            contenders = [Contender(name, run, comparison.wait) for name, run in made.items()]
+            for contender in contenders:
+                contender.run()
+                contender.wait()
+            share = len(range(number, rounds, starts))
+            parts.append(measure(contenders, rounds=share, generator=np.random.default_rng(number)).seconds)
+    seconds = {name: np.concatenate([part[name] for part in parts]) for name in makers}
     own = seconds["ours"]
     for name, peer in comparison.peers.items():
         other = seconds[name]

@@ -1,4 +1,4 @@
-"""Times unitrain against its peers, interleaved in one process, and prints a table for docs/performance.md.
+"""Times unitrain against its peers, turn by turn in one run, and prints a table for docs/performance.md.
 
 scripts/bench-peers [--only PATTERN,...] [--rounds 9] [--threads 2] [--write] [--list]
 
@@ -20,12 +20,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from apart import apart
 from comparison import APART, GROUPS, HEADER, Comparison, Peer, Run, compare, write_between
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 128
 # Steps of an epoch: long enough to be timed, short enough for many rounds.
 STEPS = {"tiny": 400, "mlp": 60, "lenet": 20, "cnn": 6, "resnet20": 5, "lstm": 20, "transformer": 10}
+# Of the processes of a row: see `comparison.compare`.
+STARTS = 3
+# What is called many times in a run, so that asking for it counts for nothing.
+CALLS = {"convolution": 10, "one sample": 1000}
 # Larger models are timed with smaller batches.
 BATCHES = {"tiny": 8, "resnet20": 32, "lstm": 64, "transformer": 32}
 # What is installed by scripts/bench-peers alone, for the rows of the group "lightning".
@@ -102,8 +107,9 @@ def comparisons() -> Iterator[Comparison]:
     yield Comparison(
         "numpy",
         "numpy convolution 32 to 64, 14 x 14",
-        lambda: convolution_block()[0],
-        {"fancy indices and add.at": Peer(lambda: convolution_block()[1], 0.30)},
+        partial(convolution_block, ours=True),
+        {"fancy indices and add.at": Peer(partial(convolution_block, ours=False), 0.30)},
+        CALLS["convolution"],
     )
     for name in ("mlp", "lenet", "cnn"):
         yield Comparison(
@@ -111,12 +117,22 @@ def comparisons() -> Iterator[Comparison]:
             f"ONNX {name}, batch 1",
             partial(one_sample, name, ours=True),
             {"torch eager": Peer(partial(one_sample, name, ours=False), 0.4)},
+            CALLS["one sample"],
         )
 
 
-@cache
-def convolution_block() -> tuple[Run, Run]:
-    """Return a convolution forward and backward, batch 32: ours, and the one by fancy indices, which agree."""
+def repeated(run: Run, calls: int) -> Run:
+    """Return many calls as one run."""
+
+    def runs() -> None:
+        for _ in range(calls):
+            run()
+
+    return runs
+
+
+def convolution_block(*, ours: bool) -> Run:
+    """Return a convolution forward and backward, batch 32: ours, or the one by fancy indices, with which it agrees."""
     import numpy as np
     from numpy_block import convolve
 
@@ -142,7 +158,8 @@ def convolution_block() -> tuple[Run, Run]:
     (by_input, by_parameter), (_, dx, d_kernel) = own(), convolve(first[0], kernel, first[1])
     np.testing.assert_allclose(by_input["x"].transpose(0, 3, 1, 2), dx, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(by_parameter["conv.kernel"].transpose(3, 2, 0, 1), d_kernel, rtol=1e-3, atol=1e-2)
-    return own, lambda: convolve(first[0], kernel, first[1])
+    run: Run = own if ours else partial(convolve, first[0], kernel, first[1])
+    return repeated(run, CALLS["convolution"])
 
 
 def one_sample(name: str, *, ours: bool) -> Run:
@@ -159,7 +176,7 @@ def one_sample(name: str, *, ours: bool) -> Run:
     if ours:
         program = load_backend("onnx").compile(graph, initialize(graph, 0), Settings())
         (given,) = graph.inputs
-        return lambda: program.predict({given: image})
+        return repeated(lambda: program.predict({given: image}), CALLS["one sample"])
     model = torch_loops.make_model(name).eval()
     x = torch.tensor(image if image.ndim == 2 else image.transpose(0, 3, 1, 2).copy())
 
@@ -167,7 +184,7 @@ def one_sample(name: str, *, ours: bool) -> Run:
         with torch.inference_mode():
             return model(x).numpy()
 
-    return eager
+    return repeated(eager, CALLS["one sample"])
 
 
 START_RECIPE = """
@@ -273,7 +290,7 @@ def main() -> None:
     given = versions(["numpy", "keras", "torch", "onnx"]) | foreign_versions()
     lines = [
         f"{machine['processor']}, {options.threads} {'thread' if options.threads == 1 else 'threads'} on all "
-        f"sides, {options.rounds} interleaved rounds; "
+        f"sides, {options.rounds} interleaved rounds, each side in a process of its own; "
         + ", ".join(f"{name} {version}" for name, version in given.items())
         + f"; NumPy's BLAS: {machine['blas']}.",
     ]
@@ -286,7 +303,7 @@ def main() -> None:
             lines.append(f"| {comparison.what} | {', '.join(missing)} | not installed here | | | | | |")
             print(lines[-1], flush=True)
             continue
-        for row in compare(comparison, options.rounds):
+        for row in compare(comparison, options.rounds, apart, STARTS):
             lines.append(row.markdown())
             print(lines[-1], flush=True)
     if not patterns or "memory" in patterns:

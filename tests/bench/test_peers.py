@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -66,6 +68,53 @@ def test_rows_compare_within_the_rounds():
     assert (row.what, row.theirs, row.bound) == ("ours", "slow", 1.0)
     assert {"ours", "slow"} == set(calls)
     assert row.ours_seconds > 0
+
+
+def test_all_rounds_are_done_however_often_all_is_built():
+    from comparison import Comparison, Peer, compare
+
+    built, calls = [], []
+
+    def make():
+        built.append(len(calls))
+        return lambda: calls.append(time.sleep(0.03))
+
+    list(compare(Comparison("torch", "ours", make, {"theirs": Peer(make)}), 5, starts=3))
+    # Each time both are run once, twice to see how long they take, and once in each of 2, 2 and 1 rounds.
+    assert built == [0, 0, 10, 10, 20, 20]
+    assert len(calls) == 3 * 2 * 3 + 2 * 5
+
+
+def _pid_in(folder, exits=False):
+    """What a process of its own builds: a run that leaves its process' number."""
+
+    def run():
+        if exits:
+            os._exit(3)
+        (folder / str(os.getpid())).touch()
+
+    return run
+
+
+def test_a_contender_has_a_process_of_its_own(tmp_path):
+    from apart import apart
+
+    with apart(partial(_pid_in, tmp_path)) as first, apart(partial(_pid_in, tmp_path)) as second:
+        for run in (first, second, first):
+            run()
+    pids = {int(path.name) for path in tmp_path.iterdir()}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_process_that_ends_is_told(tmp_path):
+    from apart import apart
+
+    with apart(partial(_pid_in, tmp_path, exits=True)) as run, pytest.raises(RuntimeError, match="ended with 3"):
+        run()
 
 
 def test_a_table_goes_between_its_marks(tmp_path):

@@ -75,9 +75,10 @@ class MultiHeadAttention(torch.nn.Module):
         """Attend; ``sides`` are what gives keys and values, and the mask, as far as the layer has them."""
         named = self._sides((x, *sides))
         (z,) = named.get("key_value", (x,))
-        q = self._turned(self._heads(self.query(x), self.heads))
-        k = self._turned(self._heads(self._keys(z), self.groups))
-        v = self._heads(self.value(z), self.groups)
+        query, key, value = self._joined(x) if self.training and z is x and self._joins(x) else self._apart(x, z)
+        q = self._turned(self._heads(query, self.heads))
+        k = self._turned(self._heads(key, self.groups))
+        v = self._heads(value, self.groups)
         mask = next((mask[:, None, None] != 0 for mask in named.get("mask", ())), None)
         if self.dropout is not None and self.training:
             mixed = self._explicit(q, k, v, mask)
@@ -86,12 +87,30 @@ class MultiHeadAttention(torch.nn.Module):
         y: torch.Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return y
 
-    def _keys(self, z: torch.Tensor) -> torch.Tensor:
+    def _apart(self, x: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return queries of ``x``, keys and values of ``z``: ``[batch, length, channel]``."""
+        return self.query(x), functional.linear(z, self.key.weight, self._key_bias()), self.value(z)
+
+    @staticmethod
+    def _joins(x: torch.Tensor) -> bool:
+        """Whether joined weights, ``[3 * channel, channel]``, are no larger than what they give."""
+        batch, length, channel = x.shape
+        return batch * length >= channel
+
+    def _joined(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return all three of ``x`` by one product, and one for each gradient."""
+        weights = [self.query.weight, self.key.weight, self.value.weight]
+        biases = [self.query.bias, self._key_bias(), self.value.bias]
+        bias = torch.cat([bias for bias in biases if bias is not None]) if self.query.bias is not None else None
+        together = functional.linear(x, torch.cat(weights), bias)
+        return together.split_with_sizes([len(weight) for weight in weights], -1)
+
+    def _key_bias(self) -> torch.Tensor | None:
         bias: torch.Tensor | None = self.key.bias
-        if bias is not None and not self.key_bias_learns:
-            # The same number, and a gradient of zero.
-            bias = bias.detach() + 0.0 * bias
-        return functional.linear(z, self.key.weight, bias)
+        if bias is None or self.key_bias_learns:
+            return bias
+        # The same number, and a gradient of zero.
+        return bias.detach() + 0.0 * bias
 
     def _fused(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         # torch's causal mask goes without one of ours; a mask and a bias are added to one another.
