@@ -22,6 +22,8 @@ END_SECONDS = 10.0
 def apart(make: Callable[[], Run]) -> Iterator[Run]:
     """Build what is timed in a fresh process, and give what runs it there once and waits for it.
 
+    Building goes on beside others until the first run waits for it.
+
     Parameters
     ----------
     make
@@ -45,14 +47,19 @@ def apart(make: Callable[[], Run]) -> Iterator[Run]:
             process.join(END_SECONDS)
             raise RuntimeError(f"the process of {make} ended with {process.exitcode}") from None
 
+    ready = False
+
     def run() -> None:
+        nonlocal ready
+        if not ready:
+            if not near.poll(READY_SECONDS):
+                raise RuntimeError(f"{make} was not ready after {READY_SECONDS:.0f} seconds")
+            answer()
+            ready = True
         near.send(True)
         answer()
 
     try:
-        if not near.poll(READY_SECONDS):
-            raise RuntimeError(f"{make} was not ready after {READY_SECONDS:.0f} seconds")
-        answer()
         yield run
     finally:
         near.close()

@@ -78,8 +78,9 @@ def make_trainer(
     device: str = "cpu",
     deterministic: bool = False,
     execution: str | None = None,
+    epochs: int = 1,
 ) -> Trainer:
-    """Return a trainer of one epoch, with Adam, cross-entropy, accuracy and progress shown to nobody.
+    """Return a trainer with Adam, cross-entropy, accuracy and progress shown to nobody.
 
     ``execution`` is the form of `contract.Settings`.
     """
@@ -96,10 +97,10 @@ def make_trainer(
     return Trainer(
         program,
         update,
-        make_schedule(None, LR, steps, steps),
+        make_schedule(None, LR, epochs * steps, steps),
         Batchable({name: images}, {output: classes}),
         batches,
-        TrainingSpec(epochs=1, batch_size=batch, keep_best=None),
+        TrainingSpec(epochs=epochs, batch_size=batch, keep_best=None),
         metrics={"accuracy": make_metric(Accuracy())},
         observers=[display],
     )

@@ -33,7 +33,7 @@ def test_a_pattern_is_a_group_or_a_part_of_a_name():
         return [f"{one.what} / {peer}" for one in choose(patterns) for peer in one.peers]
 
     every = rows()
-    assert len(every) == len(set(every)) == 30
+    assert len(every) == len(set(every)) == 38
     assert rows("onnx") == [row for row in every if row.startswith("ONNX")]
     assert rows("cnn / KERAS fit") == ["keras cnn / Keras fit"]
     # A group's name is the group, and not every row that has the word.
