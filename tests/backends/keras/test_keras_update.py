@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from unitrain.backends.keras import update as update_module
 from unitrain.backends.keras.update import Updates
 from unitrain.spec.optimizers import Adam, AdamW, Optimizer
 from unitrain.train.update import Update
@@ -35,6 +36,7 @@ def numbers(updates: Updates) -> dict[str, Any]:
     return {f"{kind} {name}": v.numpy() for kind, named in groups.items() for name, v in named.items()}
 
 
+@pytest.mark.parametrize("smallest", [0, 5, 1000], ids=["kernel", "kernel but for the bias", "no kernel"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 4e-7)])
 @pytest.mark.parametrize(
     "spec",
@@ -48,7 +50,10 @@ def numbers(updates: Updates) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_adam_by_kernels_is_the_rule(spec: Optimizer, dtype: str, tolerance: float) -> None:
+def test_adam_by_kernels_is_the_rule(
+    spec: Optimizer, dtype: str, tolerance: float, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update_module, "KERNEL_ELEMENTS", smallest)
     fused, ruled = make(Update(spec, DECAYS), dtype), make(ByRule(spec, DECAYS), dtype)
     assert fused.fused
     assert not ruled.fused
