@@ -96,3 +96,32 @@ def test_mase_of_other_data_is_refused_with_its_line(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["fit", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")])
     assert isinstance(shown.exception, InputError)
     assert "recipe.yaml:14: metrics[0]: mase is of a series" in str(shown.exception)
+
+
+def test_yes_or_no_ahead_is_named_by_column_and_row(tmp_path: Path) -> None:
+    """Both columns repeat every four rows, so that the rows behind the last are known."""
+    rain, wind = [1, 0, 0, 1], [0, 1, 1, 1]
+    rows = "\n".join(f"{r},{w}" for r, w in zip(25 * rain, 25 * wind, strict=True))
+    (tmp_path / "steps.csv").write_text(f"rain,wind\n{rows}\n", encoding="utf-8")
+    recipe = (
+        RECIPE.replace("shape: [4, 1]", "shape: [4, 2]")
+        .replace(
+            "{type: dense, name: output, units: 2}", "{type: dense, units: 4}\n    - {type: reshape, shape: [2, 2]}"
+        )
+        .replace("target: y}", "target: [rain, wind]}")
+        .replace("  target_scaling: standardise\n", "")
+        .replace("loss: mse", "loss: binary_cross_entropy")
+        .replace("lr: 0.1", "lr: 2.0")
+        .replace("[mase, mape, smape]", "[accuracy]")
+    )
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    for command in (["fit", "recipe.yaml", "--out", "run"], ["predict", "run", "steps.csv", "--out", "ahead.csv"]):
+        paths = [str(tmp_path / word) if "." in word or word == "run" else word for word in command]
+        shown = CliRunner().invoke(app, paths)
+        assert shown.exit_code == 0, shown.output
+    with (tmp_path / "ahead.csv").open(encoding="utf-8") as file:
+        last = list(csv.DictReader(file))[-1]
+    ahead = {"rain.1": rain[0], "wind.1": wind[0], "rain.2": rain[1], "wind.2": wind[1]}
+    assert {name: int(last[f"prediction.{name}"]) for name in ahead} == ahead
+    for name, label in ahead.items():
+        assert abs(float(last[f"probability.{name}"]) - label) < 0.1

@@ -164,8 +164,8 @@ class TrainedRun:
             names = [str(label) for label in classes or (0, 1)]
             chosen = (probability > 0.5).astype(int)
             return {"prediction": np.array(names)[chosen], f"probability.{names[-1]}": probability}
-        if loss == "binary_cross_entropy" and values.ndim == 2:
-            return self._several_labels(name, 0.5 * (1.0 + np.tanh(0.5 * values)))
+        if loss == "binary_cross_entropy" and (values.ndim == 2 or self.preprocessing.window is not None):
+            return self._several_labels(name, 0.5 * (1.0 + np.tanh(0.5 * values.reshape(len(values), -1))))
         if loss == "cross_entropy" and values.ndim > 2:
             return {"prediction": values.argmax(axis=-1).astype(np.int32)}
         values = self.preprocessing.invert(name, values, units)
@@ -178,7 +178,12 @@ class TrainedRun:
         return {"prediction": values}
 
     def label_names(self, name: str, count: int) -> tuple[str, ...]:
-        """Name the ``count`` yes or no labels of an output: by the target's columns, or by number."""
+        """Name the ``count`` yes or no labels of an output: by the target's columns, or by number.
+
+        Those of a forecast as its numbers are named, in the order ``[row, column]``.
+        """
+        if self.preprocessing.window is not None:
+            return self._forecast_names(name, count)
         state = self.preprocessing.targets.get(name)
         return state.columns if state and len(state.columns) == count else tuple(map(str, range(count)))
 
@@ -191,14 +196,21 @@ class TrainedRun:
         }
 
     def _forecast(self, name: str, values: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
-        """Give each row that is forecast a column, counted from 1; of several columns, each by its name."""
-        columns = self.preprocessing.targets[name].columns
-        each = values.reshape(len(values), -1, len(columns))
+        """Give each row that is forecast a column; those of one target stand together."""
+        count = len(self.preprocessing.targets[name].columns)
+        each = values.reshape(len(values), -1)
+        names = self._forecast_names(name, each.shape[1])
         return {
-            "prediction." + (f"{column}." if len(columns) > 1 else "") + f"{step + 1}": each[:, step, index]
-            for index, column in enumerate(columns)
-            for step in range(each.shape[1])
+            f"prediction.{names[position]}": each[:, position]
+            for first in range(count)
+            for position in range(first, each.shape[1], count)
         }
+
+    def _forecast_names(self, name: str, count: int) -> tuple[str, ...]:
+        """Name what is forecast, ``[row, column]``: rows counted from 1, and of several columns each by its name."""
+        columns = self.preprocessing.targets[name].columns
+        rows = range(1, count // len(columns) + 1)
+        return tuple(f"{column}.{row}" if len(columns) > 1 else f"{row}" for row in rows for column in columns)
 
 
 def _tag_names(target: TagTarget, values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
