@@ -163,6 +163,17 @@ def test_auc_one_against_the_rest(sample: Sample) -> None:
         )
 
 
+@quick
+@given(sample=measured())
+def test_auc_of_several_labels_is_the_mean_over_the_labels(sample: Sample) -> None:
+    logits, numbers, weight = sample
+    target = (numbers > 0).astype(np.int32)
+    both = [k for k in range(target.shape[1]) if len(set(target[:, k].tolist())) == 2]
+    assume(both)
+    expected = sklearn.roc_auc_score(target[:, both], logits[:, both], average="macro", sample_weight=weight)
+    assert measure(specs.Auc(), (logits, target, weight)) == pytest.approx(expected)
+
+
 def test_auc_counts_pairs() -> None:
     scores, target = np.array([0.1, 0.4, 0.4, 0.8, 0.4]), np.array([0, 0, 1, 1, 1])
     pairs = [(p > n) + 0.5 * (p == n) for p in scores[target == 1] for n in scores[target == 0]]

@@ -53,21 +53,12 @@ class FromCounts(_Whole):
 
     def sums(self, prediction: Floats, target: Array, weight: Floats | None) -> Floats:
         """Return the confusion matrix, or with an average over several yes or no labels that of each."""
-        if self._of_labels(prediction, target):
+        averaged = isinstance(self.spec, (specs.Precision, specs.Recall, specs.F1)) and self.spec.average
+        if averaged and averaged != "binary" and several_labels(prediction, target):
             wanted = match_shape(NumpyNamespace(), target, prediction.shape)
             each = range(prediction.shape[-1])
             return np.stack([confusion(prediction[:, k], wanted[:, k], weight, self.ignore_index) for k in each])
         return confusion(prediction, target, weight, self.ignore_index)
-
-    def _of_labels(self, prediction: Floats, target: Array) -> bool:
-        """Tell whether an average is over several yes or no labels, ``[batch, label]``, and not over yes and no."""
-        return (
-            isinstance(self.spec, (specs.Precision, specs.Recall, specs.F1))
-            and self.spec.average not in (None, "binary")
-            and prediction.ndim == 2
-            and prediction.shape[1] > 1
-            and one_logit(prediction, target)
-        )
 
     def of_sums(self, sums: Floats) -> Any:
         """Return what follows from the confusion matrix."""
@@ -100,7 +91,14 @@ class AreaUnderCurve(_Whole):
     ignore_index: int | None = None
 
     def evaluate(self, prediction: Floats, target: Array, weight: Floats | None) -> float:
-        """Measure one class against the rest, for each class that occurs, when there are more than two."""
+        """Measure; the mean over several yes or no labels, or over more than two classes, each against the rest.
+
+        A label or class without a positive or a negative sample is left out.
+        """
+        if several_labels(prediction, target):
+            wanted = match_shape(NumpyNamespace(), target, prediction.shape)
+            each = range(prediction.shape[1])
+            return _mean_of_known([self.evaluate(prediction[:, k], wanted[:, k], weight) for k in each])
         scores, wanted, weights = _flat(prediction, target, weight, self.ignore_index)
         if scores.shape[1] == 1:
             return _area(scores[:, 0], wanted == 1, weights)
@@ -108,9 +106,7 @@ class AreaUnderCurve(_Whole):
             return _area(scores[:, 1] - scores[:, 0], wanted == 1, weights)
         shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
         probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-        areas = [_area(probabilities[:, k], wanted == k, weights) for k in range(scores.shape[1])]
-        known = [area for area in areas if not math.isnan(area)]
-        return float(np.mean(known)) if known else math.nan
+        return _mean_of_known([_area(probabilities[:, k], wanted == k, weights) for k in range(scores.shape[1])])
 
 
 @dataclass(frozen=True)
@@ -128,6 +124,11 @@ class Determination(_Whole):
             total = (w * (y - mean) ** 2).sum(axis=0)
             scores = np.where(total > 0, 1.0 - (w * (y - p) ** 2).sum(axis=0) / total, np.nan)
         return float(scores.mean())
+
+
+def several_labels(prediction: Floats, target: Array) -> bool:
+    """Tell whether each sample answers several yes or no questions: ``[batch, label]`` logits, as many targets."""
+    return prediction.ndim == 2 and prediction.shape[1] > 1 and one_logit(prediction, target)
 
 
 def confusion(prediction: Floats, target: Array, weight: Floats | None, ignore_index: int | None = None) -> Floats:
@@ -165,6 +166,11 @@ def _flat(
         kept = wanted != ignore_index
         scores, wanted, weights = scores[kept], wanted[kept], weights[kept]
     return scores, wanted, weights
+
+
+def _mean_of_known(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _quotient(numerator: Floats, denominator: Floats) -> Floats:
