@@ -186,6 +186,7 @@ def apply_stored(
             f"the data has no target '{absent[0]}'",
             file=raw.origin.file,
             found=", ".join([*raw.features, *raw.targets]),
+            hint="a column that is blank in each row counts as none",
         )
     if skip_targets and preprocessing.window is None:
         raw = replace(raw, targets={})
