@@ -29,6 +29,7 @@ def theirs(graph: Graph, make: Callable[..., Any], renamed: Callable[[str], str]
     import keras
     import tensorflow as tf
 
+    keras.utils.set_random_seed(5)  # its initializers draw anew in each process
     inputs = drawn_images(graph, samples)
     upstream = drawn_upstream(samples, 4)
     weights: Arrays = {}
@@ -128,5 +129,7 @@ def test_it_computes_what_keras_applications_does(name, make, renamed, arguments
     load_backend("keras")
     import keras
 
-    peer = theirs(graph, getattr(keras.applications, make), renamed, 4)
+    # The last images have one pixel. The spread of four numbers, by which a batch norm divides, can be so small that
+    # what rounding costs differs by more than the verdict's bound from one computation to the next.
+    peer = theirs(graph, getattr(keras.applications, make), renamed, 12)
     assert not mistakes(graph, peer, float32=[TRAINING, INFERENCE])
