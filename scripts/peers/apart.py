@@ -40,24 +40,20 @@ def apart(make: Callable[[], Run]) -> Iterator[Run]:
     process.start()
     far.close()
 
-    def answer() -> None:
-        try:
-            near.recv()
-        except EOFError:
-            process.join(END_SECONDS)
-            raise RuntimeError(f"the process of {make} ended with {process.exitcode}") from None
-
     ready = False
 
     def run() -> None:
         nonlocal ready
-        if not ready:
-            if not near.poll(READY_SECONDS):
-                raise RuntimeError(f"{make} was not ready after {READY_SECONDS:.0f} seconds")
-            answer()
-            ready = True
-        near.send(True)
-        answer()
+        try:
+            if not ready:
+                if not near.poll(READY_SECONDS):
+                    raise RuntimeError(f"{make} was not ready after {READY_SECONDS:.0f} seconds")
+                ready = near.recv()
+            near.send(True)
+            near.recv()
+        except (EOFError, OSError):
+            process.join(END_SECONDS)
+            raise RuntimeError(f"the process of {make} ended with {process.exitcode}") from None
 
     try:
         yield run
@@ -66,6 +62,7 @@ def apart(make: Callable[[], Run]) -> Iterator[Run]:
         process.join(END_SECONDS)
         if process.is_alive():
             process.kill()
+            process.join()
 
 
 def _serve(make: Callable[[], Run], pipe: Connection) -> None:

@@ -12,10 +12,10 @@ Run = Callable[[], object]
 Start = Callable[[Callable[[], Run]], AbstractContextManager[Run]]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-# Measured apart, in fresh processes.
-APART = ("memory", "start")
+# Tables of their own, of nothing that is timed turn by turn.
+OTHER_TABLES = ("memory", "start")
 # What can be named on the command line beside parts of rows' names.
-GROUPS = ("torch", "lightning", "keras", "numpy", "onnx", *APART)
+GROUPS = ("torch", "lightning", "keras", "numpy", "onnx", *OTHER_TABLES)
 HEADER = [
     "| ours | theirs | ours a step | theirs a step | ratio, median of the rounds | of the minima | at most | |",
     "|---|---|---|---|---|---|---|---|",

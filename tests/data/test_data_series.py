@@ -125,7 +125,7 @@ def test_a_later_file_is_cut_up_to_its_end_and_scaled_as_in_training(workshop: W
     np.testing.assert_allclose(
         ahead.inputs["x"][-1, :, 0], (LOAD[6:12] - LOAD[:36].mean()) / LOAD[:36].std(), atol=1e-6
     )
-    whole = apply_stored(stored, "new.csv", workshop.folder, need_targets=True).data
+    whole = apply_stored(stored, "new.csv", workshop.folder, targets="needed").data
     assert whole.rows.tolist() == [5, 9]
     np.testing.assert_allclose(whole.targets["y"][1], LOAD[10:12], rtol=1e-6)
     workshop.table(

@@ -29,7 +29,7 @@ def learnt(workshop: Any, **fields: Any) -> Any:
 
 def test_the_training_file_gives_the_training_arrays(workshop: Any) -> None:
     prepared = learnt(workshop)
-    applied = apply_stored(through_json(prepared.preprocessing), "a.csv", workshop.folder, need_targets=True)
+    applied = apply_stored(through_json(prepared.preprocessing), "a.csv", workshop.folder, targets="needed")
     np.testing.assert_array_equal(applied.data.inputs["x"], prepared.train.inputs["x"])
     np.testing.assert_array_equal(applied.data.targets["y"], prepared.train.targets["y"])
 
@@ -44,7 +44,7 @@ def test_a_file_without_targets_in_another_order_with_more_columns(workshop: Any
     workshop.write("new.csv", "city,age,y\nRome,50,\nOslo,60,\n")
     assert not apply_stored(state, "new.csv", workshop.folder).data.targets
     with pytest.raises(InputError, match="the data has no target 'y'"):
-        apply_stored(state, "new.tsv", workshop.folder, need_targets=True)
+        apply_stored(state, "new.tsv", workshop.folder, targets="needed")
 
 
 def test_separator_and_missing_words_are_stored(workshop: Any) -> None:
@@ -128,7 +128,7 @@ def test_folders_of_pictures_with_and_without_classes(workshop: Any) -> None:
     source = {"type": "image_folder", "folder": "set"}
     prepared = workshop.prepare({"source": source, "split": ALL}, (4, 4, 3))
     state = through_json(prepared.preprocessing)
-    applied = apply_stored(state, "set", workshop.folder, need_targets=True)
+    applied = apply_stored(state, "set", workshop.folder, targets="needed")
     np.testing.assert_array_equal(applied.data.inputs["x"], prepared.train.inputs["x"])
     np.testing.assert_array_equal(applied.data.targets["y"], [0, 0, 0, 1, 1, 1])
     plain = apply_stored(state, "set/dog", workshop.folder)
@@ -151,7 +151,7 @@ def test_idx_files_find_their_labels(workshop: Any) -> None:
     source = {"type": "idx", "images": "t-images-idx3-ubyte.gz", "labels": "t-labels-idx1-ubyte.gz"}
     prepared = workshop.prepare({"source": source, "split": ALL}, (3, 3, 1))
     state = through_json(prepared.preprocessing)
-    applied = apply_stored(state, "t-images-idx3-ubyte.gz", workshop.folder, need_targets=True)
+    applied = apply_stored(state, "t-images-idx3-ubyte.gz", workshop.folder, targets="needed")
     np.testing.assert_array_equal(applied.data.inputs["x"], prepared.train.inputs["x"])
     np.testing.assert_array_equal(applied.data.targets["y"], [0, 1, 2, 0, 1, 2])
     again = apply_stored(state, Idx.model_validate(source), workshop.folder)

@@ -82,7 +82,7 @@ def test_a_stored_run_reads_other_text(workshop: Workshop) -> None:
     workshop.write("a.txt", "abcab" * 20)
     found = language(workshop, split={"validation": 0.1, "test": 0.1})
     later = workshop.write("later.md", "abcax")
-    applied = apply_stored(stored(found.preprocessing), later, need_targets=True)
+    applied = apply_stored(stored(found.preprocessing), later, targets="needed")
     np.testing.assert_array_equal(applied.data.inputs["tokens"], [[2, 3, 4, 2]])
     np.testing.assert_array_equal(applied.data.targets["y"], [[3, 4, 2, 1]])
 
@@ -103,7 +103,7 @@ def test_a_folder_for_each_class(workshop: Workshop) -> None:
     later = apply_stored(stored(found.preprocessing), workshop.write("new.txt", "buy my house"))
     assert vocabulary.decode(later.data.inputs["tokens"][0]) == "buy my \N{REPLACEMENT CHARACTER}"
     assert later.data.inputs["tokens"][0, 3] == 0
-    folder = apply_stored(stored(found.preprocessing), workshop.folder / "mail", need_targets=True)
+    folder = apply_stored(stored(found.preprocessing), workshop.folder / "mail", targets="needed")
     np.testing.assert_array_equal(np.sort(folder.data.targets["y"]), [0] * 6 + [1] * 6)
 
 
@@ -173,7 +173,7 @@ def test_a_tag_that_training_did_not_have(workshop: Workshop) -> None:
     assert (error.value.problems[0].line, error.value.problems[0].found) == (1, "'ORG'")
     found = tagged(workshop, source={"validation_file": "v.conll"}, unseen_category="ignore")
     np.testing.assert_array_equal(found.validation.targets["y"], [[0, -1, -1, -1]])
-    later = apply_stored(stored(found.preprocessing), workshop.folder / "v.conll", need_targets=True)
+    later = apply_stored(stored(found.preprocessing), workshop.folder / "v.conll", targets="needed")
     np.testing.assert_array_equal(later.data.targets["y"], [[0, -1, -1, -1]])
 
 

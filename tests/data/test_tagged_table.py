@@ -121,12 +121,12 @@ def test_a_later_file_needs_no_tags(workshop: Workshop) -> None:
     workshop.write("bare.csv", "id,word\n1,the\n1,dog\n")
     bare = apply_stored(stored, "bare.csv", workshop.folder).data
     assert (len(bare), dict(bare.targets)) == (1, {})
-    whole = apply_stored(stored, "t.csv", workshop.folder, need_targets=True).data
+    whole = apply_stored(stored, "t.csv", workshop.folder, targets="needed").data
     order = np.searchsorted(whole.rows, made.train.rows)
     np.testing.assert_array_equal(whole.inputs["tokens"][order], made.train.inputs["tokens"])
     np.testing.assert_array_equal(whole.targets["y"][order], made.train.targets["y"])
     with pytest.raises(InputError, match="the data has no target 'tags'"):
-        apply_stored(stored, "bare.csv", workshop.folder, need_targets=True)
+        apply_stored(stored, "bare.csv", workshop.folder, targets="needed")
     workshop.write("bare.conll", "the\ndog\n\nthe\n")
     assert len(apply_stored(stored, "bare.conll", workshop.folder).data) == 2
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -154,8 +154,7 @@ def apply_stored(
     data: str | Path | Source,
     folder: Path = Path(),
     *,
-    need_targets: bool = False,
-    skip_targets: bool = False,
+    targets: Literal["needed", "found", "skipped"] = "found",
 ) -> Applied:
     """Apply what a run has stored to a file, a folder of images, or any source.
 
@@ -168,10 +167,9 @@ def apply_stored(
         source of one part as a recipe states it.
     folder
         What relative paths are relative to.
-    need_targets
-        A file without targets is an error.
-    skip_targets
-        Targets are not looked at: a file of new samples may leave them blank or hold anything there. A series is read
+    targets
+        ``needed``: a file without them is an error. ``found``: they are read where the file has them. ``skipped``: they
+        are not looked at, so that a file of new samples may leave them blank or hold anything there; a series is read
         all the same, on from what it has been.
 
     Raises
@@ -181,17 +179,17 @@ def apply_stored(
     """
     raw, notes = read_file(preprocessing, data, folder)
     absent = [name for name in preprocessing.target_columns() if name not in raw.targets]
-    if need_targets and absent:
+    if targets == "needed" and absent:
         raise InputError(
             f"the data has no target '{absent[0]}'",
             file=raw.origin.file,
             found=", ".join([*raw.features, *raw.targets]),
-            hint="a column that is blank in each row counts as none",
+            hint=None if raw.origin.unit == "sample" else "a column that is blank in each row counts as none",
         )
-    if skip_targets and preprocessing.window is None:
+    if targets == "skipped" and preprocessing.window is None:
         raw = replace(raw, targets={})
     raw, dropped = preprocessing.without_missing(raw)
-    return Applied(preprocessing.apply(raw, ahead=not need_targets), raw.origin, (*notes, *dropped))
+    return Applied(preprocessing.apply(raw, ahead=targets != "needed"), raw.origin, (*notes, *dropped))
 
 
 def _tasks(

@@ -74,8 +74,8 @@ class F1(_Metric):
 class Auc(_Metric):
     """Exact area under the ROC curve: the share of pairs in the right order, ties counted half.
 
-    For more than two classes the mean over classes of one against the rest; of several yes or no labels the mean
-    over the labels. A class or label without a positive or a negative sample is left out.
+    For more than two classes the mean over classes of one against the rest; of several yes or no labels,
+    ``[batch, label]``, the mean over the labels. A class or label without a positive or a negative sample is left out.
     """
 
     type: Literal["auc"] = "auc"

@@ -69,7 +69,7 @@ class TrainedRun:
             The part is empty, or the file does not fit or holds no targets, or no series to be told apart.
         """
         if data is not None:
-            split = apply_stored(self.preprocessing, data, need_targets=True).data
+            split = apply_stored(self.preprocessing, data, targets="needed").data
         else:
             if part not in PARTS:
                 raise unknown_name("part", part, PARTS)
@@ -120,7 +120,7 @@ class TrainedRun:
         which. Tags of a text's tokens stand in
         one column, blanks between them.
         """
-        applied = apply_stored(self.preprocessing, data, skip_targets=True)
+        applied = apply_stored(self.preprocessing, data, targets="skipped")
         split = applied.data
         size = self.loaded.recipe.training.evaluation_batch_size
         columns: dict[str, npt.NDArray[Any]] = {}

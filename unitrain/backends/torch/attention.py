@@ -93,7 +93,7 @@ class MultiHeadAttention(torch.nn.Module):
 
     @staticmethod
     def _joins(x: torch.Tensor) -> bool:
-        """Whether joined weights, ``[3 * channel, channel]``, are no larger than what they give."""
+        """Whether joined weights, ``[output, channel]``, are no larger than what comes out."""
         batch, length, channel = x.shape
         return batch * length >= channel
 
