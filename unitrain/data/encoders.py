@@ -14,6 +14,7 @@ from pydantic import Field
 from unitrain.data.raw import Array, Raw, missing_mask, show
 from unitrain.data.vocabulary import Vocabulary, padded
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.data import CategoryEncoding
 from unitrain.spec.errors import InputError, did_you_mean
 
@@ -180,9 +181,7 @@ class TextEncoder(Spec):
         return tokens
 
 
-Encoder = Annotated[
-    NumericEncoder | CategoryEncoder | PixelEncoder | IntegerEncoder | TextEncoder, Field(discriminator="type")
-]
+Encoder = Annotated[NumericEncoder | CategoryEncoder | PixelEncoder | IntegerEncoder | TextEncoder, Choice()]
 
 
 def as_columns(values: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from unitrain.data import windows
 from unitrain.data.dataset import Split
@@ -35,6 +35,7 @@ from unitrain.data.targets import (
 )
 from unitrain.data.vocabulary import PADDING
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.columns import MISSING_WORDS
 from unitrain.spec.data import DataSpec, Missing, Task, Window
 from unitrain.spec.errors import InputError
@@ -71,7 +72,7 @@ class Preprocessing(Spec):
     levels: dict[str, Level] = {}
     separator: str | None = None
     missing_values: tuple[str, ...] = MISSING_WORDS
-    tagged: Annotated[Conll | TaggedTable, Field(discriminator="type")] | None = None
+    tagged: Annotated[Conll | TaggedTable, Choice()] | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], file: str | None = None) -> Preprocessing:

@@ -13,6 +13,7 @@ from unitrain.data.columns import as_word
 from unitrain.data.fitting import sort_words
 from unitrain.data.raw import Array, Raw, show
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.data import Task
 from unitrain.spec.errors import InputError, did_you_mean
 
@@ -47,7 +48,7 @@ class ClassTarget(Spec):
         # A set that knows its classes by code and by name may be met by either.
         if not any(name.lstrip("-").isdecimal() for name in self.classes):
             known |= {str(code): code for code in range(len(self.classes))}
-        words, where = np.unique(_words(values), return_inverse=True)
+        words, where = _distinct_words(values)
         codes = np.array([known.get(str(word), -1) for word in words], dtype=np.int32)[where]
         wrong = np.flatnonzero(codes < 0)
         if len(wrong):
@@ -152,7 +153,7 @@ class TagTarget(Spec):
         return codes
 
 
-TargetState = Annotated[ClassTarget | NumberTarget | TagTarget, Field(discriminator="type")]
+TargetState = Annotated[ClassTarget | NumberTarget | TagTarget, Choice()]
 
 
 def by_sample(numbers: Array, like: Array) -> Array:
@@ -199,7 +200,7 @@ def infer_task(raw: Raw, columns: Sequence[str]) -> tuple[Task, str | None]:
     if values.dtype == np.uint8:
         return "regression", f"target '{', '.join(columns)}': pictures, taken as regression"
     there = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    distinct = np.unique(there)
+    distinct = np.unique_counts(there).values  # np.unique, asked for these alone, imports masked arrays
     if len(columns) > 1 or values.ndim > 1:
         few = bool(np.isin(distinct, (0, 1)).all())
     else:
@@ -239,14 +240,14 @@ def fit_target(raw: Raw, columns: tuple[str, ...], task: Task, standardise: bool
         )
     if values.ndim > 1:
         return ClassTarget(columns=columns, classes=raw.classes.get(columns[0]) or _code_names(raw, name, values))
-    classes = raw.classes.get(columns[0]) or sort_words(np.unique(_words(values)))
-    if len(np.unique(_words(values))) < 2:
+    words, _ = _distinct_words(values)
+    if len(words) < 2:
         raise InputError(
             f"target '{name}' has one class only in the training part: there is nothing to learn",
             file=raw.origin.file,
-            found=str(_words(values)[0]),
+            found=str(words[0]),
         )
-    return ClassTarget(columns=columns, classes=classes)
+    return ClassTarget(columns=columns, classes=raw.classes.get(columns[0]) or sort_words(words))
 
 
 def _too_large(raw: Raw, name: str, values: Array) -> InputError:
@@ -294,5 +295,9 @@ def _is_number(value: object) -> bool:
     return True
 
 
-def _words(values: Array) -> Array:
-    return np.array([as_word(value) for value in values.tolist()], dtype=str)
+def _distinct_words(values: Array) -> tuple[Array, Array]:
+    """Return the words that occur, and for each value which one it is."""
+    if values.dtype == object:
+        values = np.array([as_word(value) for value in values.tolist()], dtype=str)
+    distinct, where = np.unique(values, return_inverse=True)
+    return np.array([as_word(value) for value in distinct.tolist()], dtype=str), where

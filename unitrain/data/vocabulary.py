@@ -16,9 +16,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.errors import InputError
 from unitrain.spec.vocabulary import VocabularySpec
 
@@ -245,9 +246,7 @@ class BpeVocabulary(Spec):
         return np.array([0.0, *(float(sum(letter in letters for letter in piece)) for piece in pieces[1:])])
 
 
-Vocabulary = Annotated[
-    ByteVocabulary | CharacterVocabulary | WordVocabulary | BpeVocabulary, Field(discriminator="type")
-]
+Vocabulary = Annotated[ByteVocabulary | CharacterVocabulary | WordVocabulary | BpeVocabulary, Choice()]
 
 
 def learn_vocabulary(spec: VocabularySpec, texts: Iterable[str | Sequence[str]]) -> Vocabulary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -15,26 +15,28 @@ from unitrain.spec.base import Spec
 class Choice:
     """What pydantic's discriminated union of all ``kinds`` means, without building a validator for each of them.
 
-    A recipe uses a few of many layers, and building all of them takes longer than reading it. To be put into
-    ``Annotated``.
+    A recipe uses a few of many layers, sources and optimizers, and building all of them takes longer than reading it.
+    To be put into ``Annotated``.
 
     Parameters
     ----------
     kinds
-        ``type`` to specification.
+        ``type`` to specification; by default those of the union that is annotated.
     """
 
-    def __init__(self, kinds: Mapping[str, type[Spec]]) -> None:
-        self._kinds = kinds
+    def __init__(self, kinds: Mapping[str, type[Spec]] | None = None) -> None:
+        self._kinds = kinds or {}
         self._validators: dict[str, SchemaValidator] = {}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate by the specification that ``type`` names."""
+        self._kinds = self._kinds or {kind.model_fields["type"].default: kind for kind in get_args(source)}
         return core_schema.no_info_plain_validator_function(self._validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe all kinds."""
-        return handler(_union(self._kinds))
+        """Describe all kinds, and the words that a validator before this one reads."""
+        kinds = _union(self._kinds)
+        return handler({**schema, "schema": kinds} if schema["type"] == "function-before" else kinds)
 
     def _validate(self, value: Any) -> Spec:
         if isinstance(value, Spec) and isinstance(value, tuple(self._kinds.values())):

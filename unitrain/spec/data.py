@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.columns import Names
 from unitrain.spec.sources import Source
 from unitrain.spec.sources.arrays import Npz
@@ -196,7 +197,7 @@ class Cutout(Spec):
     fill: float = 0.0
 
 
-Augmentation = Annotated[Flip | Crop | Shift | Cutout, Field(discriminator="type")]
+Augmentation = Annotated[Flip | Crop | Shift | Cutout, Choice()]
 
 
 def _from_name(value: Any) -> Any:

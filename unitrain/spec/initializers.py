@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
+from pydantic import BeforeValidator, PositiveFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 
 Distribution = Literal["uniform", "normal", "truncated_normal"]
 
@@ -132,7 +133,7 @@ def _from_word(value: Any) -> Any:
 Initializer = Annotated[
     Annotated[
         Zeros | Ones | Constant | Uniform | Normal | TruncatedNormal | Glorot | He | Lecun | Orthogonal,
-        Field(discriminator="type"),
+        Choice(),
     ],
     BeforeValidator(_from_word, json_schema_input_type=InitializerWord),
 ]

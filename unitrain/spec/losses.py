@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.named import BY_NAME
 
 Smoothing = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -75,7 +76,7 @@ class KlDivergence(Spec):
 Loss = Annotated[
     Annotated[
         CrossEntropy | BinaryCrossEntropy | MeanSquaredError | MeanAbsoluteError | Huber | KlDivergence,
-        Field(discriminator="type"),
+        Choice(),
     ],
     BY_NAME,
 ]

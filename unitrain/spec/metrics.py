@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.named import BY_NAME
 
 Average = Literal["binary", "macro", "micro", "weighted", "per_class"]
@@ -193,7 +194,7 @@ Metric = Annotated[
         | Perplexity
         | BitsPerByte
         | BitsPerCharacter,
-        Field(discriminator="type"),
+        Choice(),
     ],
     BY_NAME,
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.named import BY_NAME
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -117,7 +118,7 @@ class Nadam(_Optimizer):
 Optimizer = Annotated[
     Annotated[
         Sgd | Lion | Adagrad | RmsProp | Adam | AdamW | Nadam,
-        Field(discriminator="type"),
+        Choice(),
     ],
     BY_NAME,
 ]

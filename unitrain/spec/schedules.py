@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from unitrain.spec.base import Spec
+from unitrain.spec.choice import Choice
 from unitrain.spec.named import BY_NAME
 
 Unit = Literal["epoch", "step"]
@@ -140,7 +141,7 @@ Schedule = Annotated[
         | CosineSchedule
         | OneCycleSchedule
         | PlateauSchedule,
-        Field(discriminator="type"),
+        Choice(),
     ],
     BY_NAME,
 ]

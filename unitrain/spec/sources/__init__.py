@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-
+from unitrain.spec.choice import Choice
 from unitrain.spec.sources.arrays import Npy, Npz
 from unitrain.spec.sources.bundled import BreastCancer, Diabetes, Digits, Iris, ItalyPower, Mnist5k, Sunspots, Wine
 from unitrain.spec.sources.idx import FashionMnist, Idx, Mnist
@@ -43,5 +42,5 @@ Source = Annotated[
     | Conll
     | TaggedTable
     | BrownPos,
-    Field(discriminator="type"),
+    Choice(),
 ]
