@@ -231,17 +231,17 @@ def test_a_slow_layer_is_the_lever_on_numpy(recipe, tmp_path, monkeypatch):
 def test_a_slow_layer_is_the_lever_on_torch(recipe, tmp_path, monkeypatch):
     import torch
 
-    # What the first run in a process imports would be the lever on a busy machine.
+    # On a busy machine what the first run in a process imports would be the lever, or what two threads wait for.
     fit(recipe, backend="torch", out=tmp_path / "first", overrides=["training.epochs=1"])
     before = torch.nn.Tanh.forward
 
     def slow(*arguments):
-        time.sleep(0.02)
+        time.sleep(0.1)
         return before(*arguments)
 
     monkeypatch.setattr(torch.nn.Tanh, "forward", slow)
     with recording() as recorder:
-        fit(recipe, backend="torch", out=tmp_path / "run")
+        fit(recipe, backend="torch", out=tmp_path / "run", overrides=["training.epochs=8"])
     assert "of a step is bend" in summarize(recorder).lever
 
 
