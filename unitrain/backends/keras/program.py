@@ -97,10 +97,10 @@ class KerasProgram:
 
     def _stored(self, array: Array) -> Array:
         """Keep integers as they are (images of bytes stay small), bring floats into the working precision."""
-        return array.astype(self._dtype.as_numpy_dtype) if array.dtype.kind == "f" else array
+        return array.astype(self._dtype.as_numpy_dtype, copy=False) if array.dtype.kind == "f" else array
 
     def _target(self, array: Array) -> Array:
-        return self._stored(array) if array.dtype.kind == "f" else array.astype(np.int32)
+        return self._stored(array) if array.dtype.kind == "f" else array.astype(np.int32, copy=False)
 
     def run_steps(self, placed: Placed, plan: Plan) -> Statistics:
         """Train for the planned steps, up to the first whose loss is not finite; that one is not applied."""

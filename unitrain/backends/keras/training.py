@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Placed:
         """Return all tensors, as one structure."""
         return self.inputs, self.targets, self.weights
 
+    @cached_property
     def kinds(self) -> Any:
         """Describe the tensors, the number of samples left free."""
         return tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), self.tensors())
@@ -89,7 +91,7 @@ class Training:
         scaled = plan.loss_scale is not None
         loss_scale = np.asarray(plan.loss_scale or 1.0, dtype)
         planned = (plan.indices, plan.coefficients.astype(dtype), plan.scale.astype(dtype), plan.apply, loss_scale)
-        block = self._block(placed.kinds(), plan.coefficients.shape[1], accumulate, scaled)
+        block = self._block(placed.kinds, plan.coefficients.shape[1], accumulate, scaled)
         losses, counted, done, going = block(
             placed.tensors(),
             tuple(map(tf.constant, planned)),

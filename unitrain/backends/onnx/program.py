@@ -68,6 +68,7 @@ class OnnxProgram:
         self._settings = settings
         self._macs = graph.macs
         check_precision("onnx", PRECISIONS, settings.precision)
+        self._outputs = list(graph.outputs)
         self._dtype = np.dtype(settings.precision)
         self._host = host_dtype(settings.precision)
         self._weights: dict[str, Array] = {}
@@ -93,12 +94,10 @@ class OnnxProgram:
         """Run inference in chunks of ``batch_size``; outputs keyed by graph output name."""
         arrays = self._prepared(inputs)
         samples = len(next(iter(arrays.values())))
-        names = list(self.graph.outputs)
+        names = self._outputs
         if 0 < samples <= batch_size:
-            return {
-                name: self._given_out(array)
-                for name, array in zip(names, self._session_for(samples).run(names, arrays), strict=True)
-            }
+            results = self._session_for(samples).run(names, arrays)
+            return dict(zip(names, map(self._given_out, results), strict=True))
         if samples == 0:
             return {
                 output: self._given_out(np.empty((0, *self.graph.shape(node)), self._kind(node)))
@@ -191,14 +190,11 @@ class OnnxProgram:
             if given.dtype == "integer" and array.dtype.kind not in "iub":
                 raise InputError(f"the input '{name}' must hold integers", found=str(array.dtype))
             prepared[name] = array
-        if len({len(array) for array in prepared.values()}) > 1:
+        if len(prepared) > 1 and len({len(array) for array in prepared.values()}) > 1:
             sizes = ", ".join(f"{name} {len(array)}" for name, array in prepared.items())
             raise InputError("the inputs hold different numbers of samples", found=sizes)
         check_indices(self.graph, prepared)
-        return {
-            name: np.ascontiguousarray(array, dtype=self._kind(name)).reshape(array.shape)
-            for name, array in prepared.items()
-        }
+        return {name: np.asarray(array, self._kind(name), order="C") for name, array in prepared.items()}
 
 
 def _refuse(what: str) -> NoReturn:
