@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unitrain.cli.main import main
+from unitrain.cli.main import command
 
 if __name__ == "__main__":
-    main()
+    command()

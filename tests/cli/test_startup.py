@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unitrain import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 FRAMEWORKS = {"torch", "tensorflow", "keras", "onnxruntime", "onnx", "matplotlib"}
 LIBRARIES = {"sklearn", "pyarrow", "scipy", "pandas"}
@@ -149,3 +151,21 @@ def test_module_is_the_command() -> None:
     )
     assert done.returncode == 2
     assert "unknown command 'nosuch'" in done.stderr
+
+
+def test_a_process_ends_as_pythons_do(tmp_path):
+    """Threads are waited for and exit handlers run, although memory is not freed before."""
+    program = (
+        "import atexit, sys, threading, time\n"
+        "from unitrain.cli.main import command\n"
+        "atexit.register(print, 'exit handler')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.5), print('thread'))).start()\n"
+        "sys.argv[1:] = ['--version']\n"
+        "command()\n"
+    )
+    with (tmp_path / "out").open("w") as file:  # what is written to a file is buffered
+        ended = subprocess.run(
+            [sys.executable, "-c", program], stdout=file, env=_environment(), timeout=60, check=False
+        )
+    assert ended.returncode == 0
+    assert (tmp_path / "out").read_text().splitlines() == [f"unitrain {__version__}", "thread", "exit handler"]

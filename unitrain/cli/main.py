@@ -6,9 +6,11 @@ Exit codes: 0 done; 1 a check has failed or a run did not end well; 2 the input 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -118,6 +120,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         _fail(_apology(error, given), OUR_BUG)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def command() -> NoReturn:
+    """Run the command line as a process of its own.
+
+    A command that has done its work ends the process as Python does, threads and exit handlers first, but frees no
+    memory before: a framework's million objects take a tenth of a second, one by one, and the system takes it all back.
+    """
+    try:
+        main()
+    except SystemExit as ending:
+        if ending.code != 0:
+            raise
+        # Private to Python's own end, and the same in all versions that unitrain runs on.
+        threading._shutdown()  # type: ignore[attr-defined]  # as above
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _fail(message: str, code: int) -> NoReturn:
