@@ -38,11 +38,15 @@ class Goal:
     """Whether the data have no test part of their own, and none is to be drawn."""
 
 
+# Sixteen patches of two by two pixels.
+_DIGITS_TRANSFORMER = {"size": 8, "channels": 1, "patch": 2, "width": 64, "heads": 4, "depth": 2, "classes": 10}
 GOALS: dict[str, Goal] = {
     "mlp": Goal("digits", {"features": 64, "width": 64, "outputs": 10}, 0.95, 0.003, 64),
     "lenet5": Goal("fashion_mnist", {}, 0.85, 0.002, 128, one_part=False),
     "cnn": Goal("digits", {"size": 8, "filters": 16, "width": 64}, 0.97, 0.003, 64),
     "resnet20": Goal("digits", {"size": 8, "channels": 1}, 0.95, 0.003, 64),
+    "lstm_rows": Goal("digits", {"size": 8, "units": 64}, 0.95, 0.003, 64),
+    "vit_tiny": Goal("digits", _DIGITS_TRANSFORMER, 0.95, 0.001, 64),
 }
 _QUICK = frozenset({"mlp", "cnn"})
 

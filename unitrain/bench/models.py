@@ -33,12 +33,15 @@ from unitrain.weights.random import stream
 
 Array = npt.NDArray[Any]
 
-# Name to the arguments with which it is timed: the multilayer perceptron reads 28 x 28 images as rows.
+# Name to the arguments with which it is timed: the multilayer perceptron reads the pixels of 28 x 28 images, and the
+# transformer 64 patches of an image of the size of ResNet-20's.
 MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"features": 784, "width": 256, "outputs": 10},
     "lenet5": {},
     "cnn": {},
     "resnet20": {},
+    "lstm_rows": {},
+    "vit_tiny": {"size": 32, "patch": 4, "width": 128, "heads": 4, "depth": 2, "classes": 10},
 }
 # Of these the width is changed: the arguments that it sets, and by which factor.
 _WIDTHS = {"mlp": {"width": 1}, "cnn": {"filters": 1, "width": 4}}

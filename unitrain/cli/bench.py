@@ -45,7 +45,8 @@ def bench(
     models: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAMES", help="mlp, lenet5, cnn, resnet20, or model files, by commas; these four by default."
+            metavar="NAMES",
+            help="mlp, lenet5, cnn, resnet20, lstm_rows, vit_tiny, or model files, by commas; these six by default.",
         ),
     ] = None,
     backends: Annotated[

@@ -17,7 +17,7 @@ _SIDE = 15
 # Name and width of the columns of numbers.
 _COLUMNS = {
     "time": 9,
-    "±": 6,
+    "±": 7,
     "ratio": 8,
     "": 8,
     "GFLOP/s": 9,
@@ -92,7 +92,7 @@ def row_cells(case: Plain, row: Plain) -> dict[str, str]:
     baseline = row["claim"] == "baseline"
     return {
         "time": seconds_text(median),
-        "±": f"{100 * spread:.0f} %",
+        "±": f"{100 * spread:.0f} %" if spread < 9.995 else ">999 %",
         "ratio": "1" if baseline else number(ratio["value"]),
         "": "" if baseline else row["claim"],
         "GFLOP/s": number(work["flops"] / median / 1e9) if work["flops"] else "",
