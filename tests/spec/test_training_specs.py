@@ -209,6 +209,13 @@ def test_nesterov_needs_momentum() -> None:
         optimizers.Sgd(nesterov=True)
 
 
+def test_centred_rmsprop_needs_decay() -> None:
+    said = problem("loss: mse\noptimizer:\n  type: rmsprop\n  decay: 0.0\n  centred: true")
+    assert said.message == "centred needs a decay above 0: one gradient alone has no variance to divide by"
+    assert said.field == ("optimizer",)
+    assert read("optimizer: {type: rmsprop, decay: 0.0}").optimizer == optimizers.RmsProp(decay=0.0)
+
+
 def test_specifications_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         optimizers.Adam().lr = 1.0  # type: ignore[misc]  # what the test is about

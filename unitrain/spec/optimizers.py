@@ -88,6 +88,12 @@ class RmsProp(_Optimizer):
     momentum: Fraction = 0.0
     centred: bool = False
 
+    @model_validator(mode="after")
+    def _centred_needs_decay(self) -> RmsProp:
+        if self.centred and self.decay == 0.0:
+            raise ValueError("centred needs a decay above 0: one gradient alone has no variance to divide by")
+        return self
+
 
 class Adam(_Optimizer):
     """w -= lr * m_hat / (sqrt(v_hat) + epsilon) (Kingma & Ba 2015, algorithm 1)."""
