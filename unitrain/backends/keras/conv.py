@@ -51,7 +51,8 @@ def _convolve(
     if refused or not named:
         amounts = layer.pads(context.node.input_shapes[0])
         if any(map(any, amounts)):
-            x = zero_padding(context, x, amounts, part="padding")
+            window = [(size - 1) * spread + 1 for size, spread in zip(layer.kernel_size, layer.dilation, strict=True)]
+            x = zero_padding(context, x, amounts, part="padding", window=window)
         padding = "valid"
     y = context.apply(
         kind,

@@ -43,8 +43,18 @@ def padding(layer: Padding, context: Context, x: KerasTensor) -> KerasTensor:
     return context.apply(Pad, x, amounts=amounts, mode=layer.mode, value=layer.value)
 
 
-def zero_padding(context: Context, x: KerasTensor, amounts: PadAmounts, part: str = "") -> KerasTensor:
-    """Put zeros around the spatial axes of a sequence, an image or a volume."""
+def zero_padding(
+    context: Context, x: KerasTensor, amounts: PadAmounts, part: str = "", window: Sequence[int] | None = None
+) -> KerasTensor:
+    """Put zeros around the spatial axes of a sequence, an image or a volume.
+
+    ``window`` is the extent of what reads them, by axis; None: not known. TensorFlow 2.21 joins a convolution of images
+    with the zeros around them, and where a window lies in those at the end alone its oneDNN reads beyond the image: the
+    process dies, or goes on. Zeros that `Pad` puts there are not joined.
+    """
+    window = window or (2,) * len(amounts)  # of windows of one position none was found
+    if len(amounts) == 2 and any(end >= extent for (_, end), extent in zip(amounts, window, strict=True)):
+        return context.apply(Pad, x, part=part, amounts=[*amounts, (0, 0)])
     if len(amounts) == 1:
         return context.apply(keras.layers.ZeroPadding1D, x, part=part, padding=amounts[0], data_format="channels_last")
     kind = keras.layers.ZeroPadding2D if len(amounts) == 2 else keras.layers.ZeroPadding3D
@@ -96,7 +106,8 @@ class Pad(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     def call(self, x: Any) -> Any:
         """Pad a tensor ``[batch, ...]``."""
         if self.mode == "constant":
-            return tf.pad(x, [[0, 0], *self.amounts], constant_values=self.value)
+            # A tensor: with a 0 from Python it would be the operation that convolutions are joined with.
+            return tf.pad(x, [[0, 0], *self.amounts], constant_values=tf.constant(self.value, x.dtype))
         for axis, (before, after) in enumerate(self.amounts, start=1):
             if before or after:
                 # The source of every element of the padded axis.
