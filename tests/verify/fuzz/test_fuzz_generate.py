@@ -84,6 +84,11 @@ def test_what_shows_nothing_is_not_well_conditioned() -> None:
     assert not conditioned([1, 6], {"type": "group_norm", "groups": 3})
     assert conditioned([2, 6], {"type": "group_norm", "groups": 3})
     assert not conditioned([5, 2], {"type": "rms_norm"})
+    for value, right in ((0.2, True), (-0.2, True), (0.21, False), (-0.5, False)):
+        start = {"type": "constant", "value": value}
+        assert conditioned([4, 3], {"type": "simple_rnn", "units": 5, "recurrent_initializer": start}) == right
+    assert not conditioned([4, 3], {"type": "lstm", "units": 2, "recurrent_initializer": "ones"})
+    assert conditioned([4, 3], {"type": "lstm", "units": 2})
     cube: dict[str, object] = {"type": "multiply", "name": "cube", "inputs": ["x", "x", "x"]}
     assert conditioned([2], cube, {"type": "multiply", "inputs": ["cube", "cube"]})
     assert not conditioned([2], cube, {"type": "multiply", "inputs": ["cube", "cube", "x"]})

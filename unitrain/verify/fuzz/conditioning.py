@@ -1,6 +1,6 @@
 """Models on which right implementations differ by more than rounding, so that they show nothing: they are not drawn.
 
-Three kinds are left out, and no others:
+Four kinds are left out, and no others:
 
 - Products of more than `DEGREE` factors of an input: they leave the range of float32, where float64 does not.
 - A normalisation of fewer than `FEWEST` numbers. Of one number it leaves x - mean = 0, of two it leaves +1 and -1,
@@ -8,6 +8,8 @@ Three kinds are left out, and no others:
   as Adam, turns that rounding into steps of full length. So does the angle between two numbers.
 - Quotients by anything but what a sigmoid or softplus keeps from 0, and by that of a quotient, which may lie so far
   below 0 that exponentials of exponentials leave every range.
+- Recurrent layers whose recurrent kernel starts with one number everywhere, so large that the units together hand what
+  a step has rounded on to the next one larger than it was.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from math import prod
 
 from unitrain.graph.graph import Graph
 from unitrain.graph.node import Node
+from unitrain.spec.initializers import Constant, Ones
 from unitrain.spec.layers import (
     BatchNorm,
     Cosine,
@@ -27,6 +30,7 @@ from unitrain.spec.layers import (
     Matmul,
     Multiply,
     Power,
+    RecurrentLayer,
     RmsNorm,
     Sigmoid,
     Softplus,
@@ -43,6 +47,7 @@ def well_conditioned(graph: Graph, batch: int) -> bool:
         and all(_normalised(node, batch) >= FEWEST for node in graph.nodes)
         and all(isinstance(layers.get(node.inputs[1]), (Sigmoid, Softplus)) for node in graph.nodes if _divides(node))
         and not any(node.inputs[1] in _behind_quotients(graph) for node in graph.nodes if _divides(node))
+        and all(_gain(node) <= 1.0 for node in graph.nodes)
     )
 
 
@@ -71,6 +76,20 @@ def _degrees(graph: Graph) -> dict[str, int]:
             degree *= 2
         degrees[node.name] = degree
     return degrees
+
+
+def _gain(node: Node) -> float:
+    """Return by how much the units of a recurrent layer hand the same error of each on, where that can be told."""
+    layer = node.layer
+    if not isinstance(layer, RecurrentLayer):
+        return 0.0
+    match layer.recurrent_initializer:
+        case Constant(value=value):
+            return abs(value) * layer.units
+        case Ones():
+            return float(layer.units)
+        case _:
+            return 0.0
 
 
 def _normalised(node: Node, batch: int) -> int:
