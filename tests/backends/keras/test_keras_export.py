@@ -75,6 +75,27 @@ def test_every_layer_loads_in_a_process_without_our_code(tmp_path):
         assert error <= 3e-6 * (1 + np.abs(right).max()), case.label
 
 
+def test_windows_that_see_zeros_alone_do_not_end_the_process_of_who_loads_the_file(tmp_path):
+    """TensorFlow joins zeros and convolution where it compiles, as `predict` does, and died with one sample."""
+    conv = {"type": "conv2d", "kernel_size": 2, "strides": 3, "padding": [[1, 0], [1, 2]], "filters": 2}
+    graph = resolve(ModelSpec.model_validate({"inputs": {"x": {"shape": [2, 2, 1]}}, "layers": [conv]}))
+    weights, image = initialize(graph, 0), np.ones((1, 2, 2, 1), np.float32)
+    path = tmp_path / "zeros.keras"
+    export.write_keras(graph, weights, path)
+    predict = (
+        "import keras, numpy as np\n"
+        f"model = keras.models.load_model({str(path)!r})\n"
+        "for _ in range(10):\n"
+        "    found = model.predict(np.ones((1, 2, 2, 1), np.float32), verbose=0)\n"
+        "print('FOUND', np.asarray(found).ravel().tolist())\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+    done = subprocess.run([sys.executable, "-c", predict], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (right,) = NUMPY.compile(graph, weights, Settings(precision="float64")).predict({"x": image}).values()
+    assert json.loads(done.stdout.rpartition("FOUND")[2]) == pytest.approx(right.ravel().tolist(), abs=1e-6)
+
+
 def test_every_layer_of_ours_has_a_counterpart():
     """A layer that the export does not know would need an import to be loaded."""
     from unitrain.backends.keras import model, recurrent, registry  # noqa: F401  # registers all of them

@@ -6,7 +6,7 @@ which a ``.keras`` file holds as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -165,12 +165,23 @@ def _unscaled_rms_norm(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
 
 def _pad(layer: KerasLayer, x: KerasTensor) -> KerasTensor:
     amounts = [tuple(pair) for pair in layer.amounts]
+    if layer.mode == "constant" and layer.value == 0.0:
+        return _with_zeros(x, amounts)
     if layer.mode == "constant":
         return keras.ops.pad(x, ((0, 0), *amounts), mode="constant", constant_values=float(layer.value))
     for axis, pads in enumerate(amounts, start=1):
         if any(pads):
             source = np.pad(np.arange(x.shape[axis]), pads, layer.mode)
             x = keras.ops.take(x, source.astype(np.int32), axis=axis)
+    return x
+
+
+def _with_zeros(x: KerasTensor, amounts: Sequence[tuple[int, ...]]) -> KerasTensor:
+    """Put zeros around in a way that TensorFlow does not join with a convolution, see `shape.zero_padding`."""
+    for axis, (before, after) in enumerate(amounts, start=1):
+        zeros = keras.ops.zeros_like(x[(slice(None),) * axis + (slice(0, 1),)])
+        head, tail = ([keras.ops.repeat(zeros, count, axis)] if count else [] for count in (before, after))
+        x = keras.ops.concatenate([*head, x, *tail], axis) if head or tail else x
     return x
 
 
