@@ -193,10 +193,17 @@ def _elu(layer: Elu | Selu, context: Context, parameters: Parameters, x: Array) 
 def _gelu(layer: Gelu, context: Context, parameters: Parameters, x: Array) -> Result:
     """With erf by five terms, 1.5e-7 off at most (Abramowitz & Stegun 1964, 7.1.26), as torch's kernels have it.
 
-    In float64 it is the reference's own, for nobody computes that with five terms.
+    Or with a tanh whose last bit is rounded towards 0, see `_logistic`: of its slope, 1 - tanh^2, little is left where
+    it is close to 1, and x and its square take that several times. In float64 it is the reference's own, for nobody
+    computes that with five terms.
     """
-    if layer.approximate == "tanh" or x.dtype == np.float64:
+    if x.dtype == np.float64:
         return gelu(layer, context, parameters, x)
+    if layer.approximate == "tanh":
+        root = x.dtype.type(np.sqrt(2.0 / np.pi))
+        t = np.nextafter(np.tanh(root * (x + 0.044715 * x * x * x)), x.dtype.type(0))
+        steep = root * (1 + 3 * 0.044715 * x * x)
+        return x * (0.5 * (1 + t)), lambda dy: ((dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * steep),), {})
     z = np.abs(x) / x.dtype.type(np.sqrt(2.0))
     t = 1 / (1 + x.dtype.type(0.3275911) * z)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
